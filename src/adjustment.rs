@@ -1,0 +1,102 @@
+//! Adjustments: more stock goes into the ledger and from there to the gate; less stock goes the way of an order, first
+//! from the gate and then from the ledger, so that no unit is promised while it is being withdrawn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::checkout;
+use crate::gate::Admission;
+use crate::ledger::{Added, Addition, Adjustment};
+use crate::model::{Claim, Effect, OrderId, Result, Sku, Units, Withdrawal};
+use crate::queue::Push;
+use crate::reconcile;
+use crate::shop::Shop;
+
+/// How long a withdrawal is waited for.
+const SETTLED_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What became of a request to adjust.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adjusted {
+    /// It is so now.
+    Done(Adjustment),
+    /// It was done before under this key.
+    Repeat(Adjustment),
+    /// Another adjustment was done under this idempotency key.
+    KeyReused,
+    /// Fewer units are available than were to be withdrawn.
+    TooFew(Sku),
+    /// The stock would pass its limit.
+    TooMany,
+    /// The sale is over.
+    Ended,
+    /// No such sale, or no such SKU in it.
+    Unknown,
+    /// Not now; ask again with the same key.
+    Unavailable(Effect),
+}
+
+/// Puts units into a sale; the second time under the same id changes nothing.
+pub async fn add(shop: &Shop, addition: &Addition) -> Result<Adjusted> {
+    let delta = i64::from(addition.line.quantity.get());
+    Ok(match shop.ledger.add(addition).await? {
+        Added::Done(adjustment, moves) => {
+            reconcile::apply(shop, &[moves]).await;
+            Adjusted::Done(adjustment)
+        }
+        Added::Already(adjustment) => repeat(adjustment, &addition.line.sku, delta),
+        Added::TooMany => Adjusted::TooMany,
+        Added::Unknown => Adjusted::Unknown,
+    })
+}
+
+/// Takes units out of a sale; the second time under the same id changes nothing.
+pub async fn withdraw(shop: &Shop, withdrawal: Arc<Withdrawal>) -> Result<Adjusted> {
+    let delta = -i64::from(withdrawal.line.quantity.get());
+    let sku = &withdrawal.line.sku;
+    if let Some(adjustment) = shop.ledger.adjustment(withdrawal.id).await? {
+        return Ok(repeat(adjustment, sku, delta));
+    }
+    let claim = Claim::Withdrawal(withdrawal.clone());
+    let (claim, epoch) = match shop.gate.admit(&claim).await? {
+        Admission::Admitted(epoch) => (claim, epoch),
+        Admission::Repeat(Some((first, epoch))) if first.lines() == claim.lines() => (first, epoch),
+        Admission::Repeat(Some(_)) => return Ok(Adjusted::KeyReused),
+        Admission::Repeat(None) => return decided(shop, withdrawal.id, sku, delta).await,
+        Admission::SoldOut { sku, .. } => return Ok(Adjusted::TooFew(sku)),
+        Admission::Ended => return Ok(Adjusted::Ended),
+        Admission::LimitReached { .. } | Admission::NotOpen { .. } | Admission::Paused | Admission::Unloaded => {
+            return Ok(Adjusted::Unavailable(Effect::None));
+        }
+    };
+    match checkout::push(shop, claim, epoch).await? {
+        Push::Durable => decided(shop, withdrawal.id, sku, delta).await,
+        Push::Fenced => Ok(Adjusted::Unavailable(Effect::Unknown)),
+    }
+}
+
+fn repeat(adjustment: Adjustment, sku: &Sku, delta: i64) -> Adjusted {
+    let same = adjustment.delta == delta && adjustment.sku == *sku;
+    if same { Adjusted::Repeat(adjustment) } else { Adjusted::KeyReused }
+}
+
+/// Waits for the ledger's decision on a withdrawal.
+async fn decided(shop: &Shop, id: OrderId, sku: &Sku, delta: i64) -> Result<Adjusted> {
+    let deadline = shop.clock.monotonic() + SETTLED_TIME_MAX;
+    loop {
+        if let Some(adjustment) = shop.ledger.adjustment(id).await? {
+            let same = adjustment.delta == delta && adjustment.sku == *sku;
+            return Ok(if same { Adjusted::Done(adjustment) } else { Adjusted::KeyReused });
+        }
+        if shop.clock.monotonic() >= deadline {
+            return Ok(Adjusted::Unavailable(Effect::Unknown));
+        }
+        shop.clock.sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// The number of units an adjustment asks for, and whether they come or go; `None` if it asks for nothing or too much.
+pub fn direction(delta: i64) -> Option<(Units, bool)> {
+    let units = u32::try_from(delta.unsigned_abs()).ok().and_then(|count| Units::new(count).ok())?;
+    (units > Units::ZERO).then_some((units, delta > 0))
+}

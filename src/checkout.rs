@@ -1,0 +1,179 @@
+//! An order's way to the queue: the gate admits it, the queue makes it durable, and it is accepted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+
+use crate::gate::Admission;
+use crate::ledger::{Turn, Turned};
+use crate::model::{
+    Claim, Effect, Epoch, Error, Order, OrderId, OrderRecord, OrderState, Result, SaleState, Sku, Time, Units,
+    same_lines,
+};
+use crate::queue::{Message, Push};
+use crate::reconcile;
+use crate::shop::Shop;
+
+/// How often an order is looked up while somebody waits for it and another process settles it.
+const POLL: Duration = Duration::from_millis(50);
+
+/// What became of a request to order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// The order is kept, whatever crashes.
+    Accepted(OrderRecord),
+    /// It was placed before; this is how it is now.
+    Repeat(OrderRecord),
+    /// Another order was placed under this idempotency key.
+    KeyReused,
+    /// Too few units of this SKU.
+    SoldOut {
+        /// Of which.
+        sku: Sku,
+        /// Whether some may come back.
+        may_return: bool,
+    },
+    /// The customer would have more units than allowed.
+    LimitReached {
+        /// The units one customer may have.
+        limit: Units,
+        /// The units this one has.
+        used: Units,
+    },
+    /// The sale has not begun.
+    NotOpen {
+        /// When it will.
+        opens_at: Option<Time>,
+    },
+    /// The sale sells nothing for now.
+    Paused,
+    /// The sale is over.
+    Ended,
+    /// There is no such sale.
+    UnknownSale,
+    /// Not now; the caller may ask again with the same key.
+    Unavailable(Effect),
+}
+
+/// Places an order. After [`Placement::Accepted`] it is kept, whatever crashes. Asked again it is
+/// [`Placement::Repeat`]: nothing is taken twice.
+///
+/// Run it in its own task: a caller that stops waiting changes nothing, it only learns less.
+pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
+    if shop.queue_down.load(Ordering::Relaxed) {
+        return Ok(Placement::Unavailable(Effect::None));
+    }
+    let _slot = shop.pushing.try_acquire().map_err(|_| Error::Overloaded("the queue"))?;
+    let claim = Claim::Order(order.clone());
+    match shop.gate.admit(&claim).await? {
+        Admission::Admitted(epoch) => Ok(match push(shop, claim, epoch).await? {
+            Push::Durable => Placement::Accepted(OrderRecord::accepted(Arc::unwrap_or_clone(order))),
+            Push::Fenced => Placement::Unavailable(Effect::Unknown),
+        }),
+        Admission::Repeat(pending) => repeat(shop, &order, pending).await,
+        Admission::SoldOut { sku, may_return } => Ok(Placement::SoldOut { sku, may_return }),
+        Admission::LimitReached { limit, used } => Ok(Placement::LimitReached { limit, used }),
+        Admission::NotOpen { opens_at } => Ok(Placement::NotOpen { opens_at }),
+        Admission::Paused => Ok(Placement::Paused),
+        Admission::Ended => Ok(Placement::Ended),
+        Admission::Unloaded => without_gate(shop, &order).await,
+    }
+}
+
+/// Makes an admitted claim durable. What happened before an error is unknown: the claim stays pending at the gate and
+/// rolls forward, see [`reconcile::sweep`].
+pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push> {
+    let started = shop.clock.monotonic();
+    let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
+    shop.queue_answered(&pushed);
+    let late = shop.clock.monotonic().saturating_sub(started) > shop.queue.push_timeout();
+    match pushed {
+        Ok(Push::Durable) if late => Err(unknown("its answer came too late")),
+        Ok(push) => Ok(push),
+        Err(error) => Err(unknown(error)),
+    }
+}
+
+fn unknown(why: impl ToString) -> Error {
+    Error::Unavailable { layer: "queue", why: why.to_string(), effect: Effect::Unknown }
+}
+
+/// Answers a retry. A claim that is still pending may never have been pushed, so it is pushed before it is promised.
+async fn repeat(shop: &Shop, order: &Order, pending: Option<(Claim, Epoch)>) -> Result<Placement> {
+    match pending {
+        Some((Claim::Order(first), epoch)) => {
+            if !same_lines(&first.lines, &order.lines) {
+                return Ok(Placement::KeyReused);
+            }
+            Ok(match push(shop, Claim::Order(first.clone()), epoch).await? {
+                Push::Durable => Placement::Repeat(OrderRecord::accepted(Arc::unwrap_or_clone(first))),
+                Push::Fenced => Placement::Unavailable(Effect::Unknown),
+            })
+        }
+        Some((Claim::Withdrawal(_), _)) => Ok(Placement::KeyReused),
+        None => Ok(settled(shop, order).await?.unwrap_or(Placement::Unavailable(Effect::Unknown))),
+    }
+}
+
+/// The order as the ledger has it.
+async fn settled(shop: &Shop, order: &Order) -> Result<Option<Placement>> {
+    let Some(record) = shop.ledger.order(order.id).await? else { return Ok(None) };
+    let same = same_lines(&record.order.lines, &order.lines);
+    Ok(Some(if same { Placement::Repeat(record) } else { Placement::KeyReused }))
+}
+
+/// Answers for a sale that the gate does not know: it is over, or it is being loaded.
+async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
+    let Some(record) = shop.ledger.sale(&order.sale).await? else { return Ok(Placement::UnknownSale) };
+    if record.sale.window.state(shop.clock.now()) != SaleState::Ended {
+        return Ok(Placement::Unavailable(Effect::None));
+    }
+    Ok(settled(shop, order).await?.unwrap_or(Placement::Ended))
+}
+
+/// An order as it is now, wherever it is; `None` if nobody knows it.
+pub async fn find(shop: &Shop, id: OrderId) -> Result<Option<OrderRecord>> {
+    if let Some(record) = shop.ledger.order(id).await? {
+        return Ok(Some(record));
+    }
+    for record in shop.ledger.sales().await? {
+        if let Some((Claim::Order(order), _)) = shop.gate.find(&record.sale.id, id).await? {
+            return Ok(Some(OrderRecord::accepted(Arc::unwrap_or_clone(order))));
+        }
+    }
+    // It may have been settled between the two questions.
+    shop.ledger.order(id).await
+}
+
+/// Like [`find`], but waits up to this time for the order to be settled.
+pub async fn find_settled(shop: &Shop, id: OrderId, time_max: Duration) -> Result<Option<OrderRecord>> {
+    let deadline = shop.clock.monotonic() + time_max;
+    loop {
+        let told = shop.waiting.wait(id);
+        let found = find(shop, id).await?;
+        let left = deadline.saturating_sub(shop.clock.monotonic());
+        let settled = found.as_ref().is_none_or(|record| record.state != OrderState::Accepted);
+        if settled || left.is_zero() {
+            drop(told);
+            shop.waiting.forget(id);
+            return Ok(found);
+        }
+        match select(told, shop.clock.sleep(left.min(POLL))).await {
+            Either::Left(_) | Either::Right(_) => {}
+        }
+    }
+}
+
+/// Confirms or cancels a hold; an order that is still on its way is waited for.
+pub async fn turn(shop: &Shop, id: OrderId, turn: Turn, time_max: Duration) -> Result<Turned> {
+    let turned = match shop.ledger.turn(id, turn).await? {
+        Turned::Unknown if find_settled(shop, id, time_max).await?.is_some() => shop.ledger.turn(id, turn).await?,
+        turned => turned,
+    };
+    if let Turned::Done(_, moves) = &turned {
+        reconcile::apply(shop, std::slice::from_ref(moves)).await;
+    }
+    Ok(turned)
+}

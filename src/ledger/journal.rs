@@ -1,0 +1,386 @@
+//! The journal: an append-only list of what happened to a sale and its units. Each move has a number without gaps and
+//! carries the hash of everything before it, so a row edited or removed by hand shows.
+//!
+//! [`Recounter`] folds a journal from its first move and compares the outcome with the ledger's rows.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::SaleRecord;
+use crate::model::{Customer, Line, OrderId, OrderRecord, OrderState, Places, Reason, SaleId, Seq, Sku, Time, Units, same_lines};
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// Its number in the sale; the first is 1.
+    pub seq: Seq,
+    /// When, on the ledger's clock.
+    pub at: Time,
+    /// What happened.
+    pub kind: MoveKind,
+    /// Which order or adjustment it was; `None` for the sale's own moves.
+    pub claim: Option<OrderId>,
+    /// Whose order it was.
+    pub customer: Option<Customer>,
+    /// Which units.
+    pub lines: Vec<Line>,
+}
+
+/// What happened. The units go from one place to another, or in or out of the sale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MoveKind {
+    /// Into the sale, available.
+    Add,
+    /// From available, out of the sale.
+    Withdraw,
+    /// From available to held.
+    Hold,
+    /// From available to sold, at once.
+    Sell,
+    /// From held to sold.
+    Confirm,
+    /// From held to available, by the order's holder.
+    Cancel,
+    /// From held to available, by time.
+    Lapse,
+    /// Nowhere: the claim could not be kept.
+    Refuse,
+    /// The sale was opened by hand.
+    Open,
+    /// The sale was paused.
+    Pause,
+    /// The sale was resumed.
+    Resume,
+    /// The sale was closed by hand.
+    Close,
+}
+
+impl MoveKind {
+    const ALL: [MoveKind; 12] = [
+        MoveKind::Add,
+        MoveKind::Withdraw,
+        MoveKind::Hold,
+        MoveKind::Sell,
+        MoveKind::Confirm,
+        MoveKind::Cancel,
+        MoveKind::Lapse,
+        MoveKind::Refuse,
+        MoveKind::Open,
+        MoveKind::Pause,
+        MoveKind::Resume,
+        MoveKind::Close,
+    ];
+
+    /// The word for it in the database.
+    pub fn word(self) -> &'static str {
+        match self {
+            MoveKind::Add => "add",
+            MoveKind::Withdraw => "withdraw",
+            MoveKind::Hold => "hold",
+            MoveKind::Sell => "sell",
+            MoveKind::Confirm => "confirm",
+            MoveKind::Cancel => "cancel",
+            MoveKind::Lapse => "lapse",
+            MoveKind::Refuse => "refuse",
+            MoveKind::Open => "open",
+            MoveKind::Pause => "pause",
+            MoveKind::Resume => "resume",
+            MoveKind::Close => "close",
+        }
+    }
+
+    /// Reads the word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
+    /// Moves so many units of one item; `None` if they are not there.
+    pub fn apply(self, places: Places, units: Units) -> Option<Places> {
+        let Places { stock, available, held, sold } = places;
+        let moved = match self {
+            MoveKind::Add => Places { stock: stock.plus(units)?, available: available.plus(units)?, ..places },
+            MoveKind::Withdraw => Places { stock: stock.minus(units)?, available: available.minus(units)?, ..places },
+            MoveKind::Hold => Places { available: available.minus(units)?, held: held.plus(units)?, ..places },
+            MoveKind::Sell => Places { available: available.minus(units)?, sold: sold.plus(units)?, ..places },
+            MoveKind::Confirm => Places { held: held.minus(units)?, sold: sold.plus(units)?, ..places },
+            MoveKind::Cancel | MoveKind::Lapse => {
+                Places { held: held.minus(units)?, available: available.plus(units)?, ..places }
+            }
+            MoveKind::Refuse | MoveKind::Open | MoveKind::Pause | MoveKind::Resume | MoveKind::Close => places,
+        };
+        Some(moved)
+    }
+
+    /// Whether it is the first move of an order or a withdrawal: the ledger's decision on the claim.
+    pub fn settles(self) -> bool {
+        matches!(self, MoveKind::Hold | MoveKind::Sell | MoveKind::Refuse | MoveKind::Withdraw)
+    }
+}
+
+/// The hash of a journal up to a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    /// The hash up to and with this move.
+    pub fn link(self, sale: &SaleId, step: &Move) -> Chain {
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        put(&self.0);
+        put(sale.as_str().as_bytes());
+        put(&step.seq.0.to_le_bytes());
+        put(&step.at.millis().to_le_bytes());
+        put(step.kind.word().as_bytes());
+        put(step.claim.as_ref().map_or(&[], |id| &id.0));
+        for line in &step.lines {
+            put(line.sku.as_str().as_bytes());
+            put(&line.quantity.get().to_le_bytes());
+        }
+        Chain(*hasher.finalize().as_bytes())
+    }
+}
+
+/// What a recount found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recount {
+    /// The number of the last move.
+    pub watermark: Seq,
+    /// Per item: what its row says, and what its journal comes to.
+    pub items: Vec<RecountItem>,
+    /// Orders per state.
+    pub orders: HashMap<OrderState, u64>,
+    /// Everything that does not add up; empty in an exact sale.
+    pub findings: Vec<Finding>,
+}
+
+/// An item's two counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecountItem {
+    /// Which.
+    pub sku: Sku,
+    /// What the row says.
+    pub row: Places,
+    /// What the journal comes to.
+    pub journal: Places,
+}
+
+/// Something that does not add up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which invariant it breaks.
+    pub invariant: Invariant,
+    /// The order, adjustment, SKU, customer or move concerned.
+    pub subject: String,
+    /// What was found, in words.
+    pub detail: String,
+}
+
+/// The invariants of a sale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Invariant {
+    /// Never more held and sold than stock.
+    Oversold,
+    /// No unit unsold that somebody was refused.
+    Undersold,
+    /// Every unit is in some place, and every layer agrees which.
+    Leaked,
+    /// Every accepted order is in the ledger.
+    Lost,
+    /// No order takes units twice.
+    Doubled,
+    /// No accepted order is refused.
+    BrokenPromise,
+    /// The rows equal the fold of the journal, which has no gap and whose hashes verify.
+    Conservation,
+    /// An order's life goes one way.
+    Transition,
+    /// No customer has more units than allowed.
+    CustomerLimit,
+}
+
+/// Folds a journal. Feed it every move, then every order and every customer's units, then [`Recounter::finish`].
+pub struct Recounter<'a> {
+    record: &'a SaleRecord,
+    places: Vec<Places>,
+    chain: Chain,
+    last: Seq,
+    lives: HashMap<OrderId, Life>,
+    used: HashMap<Customer, i64>,
+    recount: Recount,
+}
+
+struct Life {
+    state: OrderState,
+    lines: Vec<Line>,
+    order: bool,
+    seen: bool,
+}
+
+impl<'a> Recounter<'a> {
+    /// A recount of this sale.
+    pub fn new(record: &'a SaleRecord) -> Self {
+        Self {
+            record,
+            places: vec![Places::default(); record.sale.items.len()],
+            chain: Chain::default(),
+            last: Seq(0),
+            lives: HashMap::new(),
+            used: HashMap::new(),
+            recount: Recount { watermark: record.watermark, ..Recount::default() },
+        }
+    }
+
+    fn find(&mut self, invariant: Invariant, subject: impl ToString, detail: impl Into<String>) {
+        self.recount.findings.push(Finding { invariant, subject: subject.to_string(), detail: detail.into() });
+    }
+
+    /// The next move, and the hash stored with it.
+    pub fn step(&mut self, step: &Move, stored: Chain) {
+        if step.seq != self.last.next() {
+            let expected = self.last.next();
+            self.find(Invariant::Conservation, format!("#{}", step.seq), format!("the journal should go on at #{expected}"));
+        }
+        self.last = step.seq;
+        self.chain = self.chain.link(&self.record.sale.id, step);
+        if self.chain != stored {
+            self.find(Invariant::Conservation, format!("#{}", step.seq), "the hash does not fit: a move was changed");
+            self.chain = stored;
+        }
+        self.move_units(step);
+        if let Some(id) = step.claim {
+            self.live(id, step);
+        }
+    }
+
+    fn move_units(&mut self, step: &Move) {
+        for line in &step.lines {
+            let Some(index) = self.record.sale.items.iter().position(|item| item.sku == line.sku) else {
+                self.find(Invariant::Conservation, &line.sku, format!("move #{} names an unknown SKU", step.seq));
+                continue;
+            };
+            match step.kind.apply(self.places[index], line.quantity) {
+                Some(places) => self.places[index] = places,
+                None => {
+                    let taking = matches!(step.kind, MoveKind::Hold | MoveKind::Sell);
+                    let invariant = if taking { Invariant::Oversold } else { Invariant::Conservation };
+                    let subject = step.claim.map_or_else(|| line.sku.to_string(), |id| id.to_string());
+                    let (seq, kind, sku) = (step.seq, step.kind.word(), &line.sku);
+                    self.find(invariant, subject, format!("move #{seq}: there were too few units of {sku} to {kind}"));
+                }
+            }
+        }
+    }
+
+    fn live(&mut self, id: OrderId, step: &Move) {
+        let state = match step.kind {
+            MoveKind::Hold => OrderState::Held,
+            MoveKind::Sell | MoveKind::Confirm => OrderState::Sold,
+            MoveKind::Cancel | MoveKind::Lapse => OrderState::Released,
+            MoveKind::Refuse => OrderState::Refused,
+            _ => return,
+        };
+        let seq = step.seq;
+        match self.lives.get_mut(&id) {
+            None if step.kind.settles() => {
+                let life = Life { state, lines: step.lines.clone(), order: step.customer.is_some(), seen: false };
+                self.lives.insert(id, life);
+            }
+            None => self.find(Invariant::Transition, id, format!("move #{seq} of an order that was never settled")),
+            Some(_) if step.kind.settles() => {
+                self.find(Invariant::Doubled, id, format!("move #{seq} settles it a second time"));
+            }
+            Some(life) if life.state != OrderState::Held || life.lines != step.lines => {
+                self.find(Invariant::Transition, id, format!("move #{seq} does not follow from its life before"));
+            }
+            Some(life) => life.state = state,
+        }
+        if step.kind == MoveKind::Refuse && step.customer.is_some() {
+            self.find(Invariant::BrokenPromise, id, format!("the gate admitted it and move #{seq} refused it"));
+        }
+        self.use_up(step);
+    }
+
+    fn use_up(&mut self, step: &Move) {
+        let (Some(limit), Some(customer)) = (self.record.sale.per_customer_limit, &step.customer) else { return };
+        let units: i64 = step.lines.iter().map(|line| i64::from(line.quantity.get())).sum();
+        let used = self.used.entry(customer.clone()).or_default();
+        match step.kind {
+            MoveKind::Hold | MoveKind::Sell => *used += units,
+            MoveKind::Cancel | MoveKind::Lapse => *used -= units,
+            _ => {}
+        }
+        if *used > i64::from(limit.get()) {
+            let detail = format!("move #{}: {used} units, the limit is {}", step.seq, limit.get());
+            self.find(Invariant::CustomerLimit, customer, detail);
+        }
+    }
+
+    /// An order's row.
+    pub fn order(&mut self, row: &OrderRecord) {
+        *self.recount.orders.entry(row.state).or_default() += 1;
+        let id = row.order.id;
+        match self.lives.get_mut(&id) {
+            None => self.find(Invariant::Transition, id, "it has a row and no move"),
+            Some(life) => {
+                life.seen = true;
+                if life.state != row.state {
+                    let (row, journal) = (row.state.word(), life.state.word());
+                    self.find(Invariant::Transition, id, format!("its row says {row}, its moves say {journal}"));
+                } else if !same_lines(&life.lines, &row.order.lines) {
+                    self.find(Invariant::Transition, id, "its row and its moves name different units");
+                }
+            }
+        }
+    }
+
+    /// A customer's units, as the row says.
+    pub fn used(&mut self, customer: &Customer, units: Units) {
+        let counted = self.used.remove(customer).unwrap_or(0);
+        if counted != i64::from(units.get()) {
+            let detail = format!("the row says {} units, the moves say {counted}", units.get());
+            self.find(Invariant::CustomerLimit, customer, detail);
+        }
+    }
+
+    /// Compares with the rows. `head` is the hash that the sale's row holds.
+    pub fn finish(mut self, head: Chain) -> Recount {
+        if self.last != self.record.watermark || self.chain != head {
+            let detail = format!("the journal ends at #{}, the sale says #{}", self.last, self.record.watermark);
+            self.find(Invariant::Conservation, &self.record.sale.id, detail);
+        }
+        let missing: Vec<OrderId> =
+            self.lives.iter().filter(|(_, life)| life.order && !life.seen).map(|(id, _)| *id).collect();
+        for id in missing {
+            self.find(Invariant::Lost, id, "it has moves and no row");
+        }
+        let left: Vec<(Customer, i64)> = self.used.drain().filter(|(_, units)| *units != 0).collect();
+        for (customer, units) in left {
+            self.find(Invariant::CustomerLimit, customer, format!("no row, the moves say {units} units"));
+        }
+        for (index, item) in self.record.sale.items.iter().enumerate() {
+            let (row, journal) = (self.record.places[index], self.places[index]);
+            if u64::from(row.held.get()) + u64::from(row.sold.get()) > u64::from(row.stock.get()) {
+                self.find(Invariant::Oversold, &item.sku, "more is held and sold than there is");
+            }
+            if row != journal || !row.conserved() {
+                self.find(Invariant::Conservation, &item.sku, format!("the row says {row:?}, the journal {journal:?}"));
+            }
+            self.recount.items.push(RecountItem { sku: item.sku.clone(), row, journal });
+        }
+        self.recount
+    }
+}
+
+/// Why a released order was released, as its move says.
+pub fn reason(kind: MoveKind) -> Option<Reason> {
+    match kind {
+        MoveKind::Cancel => Some(Reason::Cancelled),
+        MoveKind::Lapse => Some(Reason::Lapsed),
+        _ => None,
+    }
+}

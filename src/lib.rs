@@ -1,0 +1,19 @@
+//! Sluice sells exactly the stock there is, to a crowd that is a thousand times larger.
+//!
+//! Read it in this order: [`model`] for the words; the promises of [`gate`], [`queue`] and [`ledger`]; [`shop`], which
+//! puts them together; [`checkout`], [`settlement`] and [`reconcile`], the way of an order; [`audit`], which recounts;
+//! [`deployment`], which chooses the backends.
+
+pub mod adjustment;
+pub mod audit;
+pub mod batcher;
+pub mod checkout;
+pub mod clock;
+pub mod gate;
+pub mod ledger;
+pub mod model;
+pub mod queue;
+pub mod reconcile;
+pub mod settlement;
+pub mod shop;
+mod sync;

@@ -1,0 +1,3 @@
+//! The program: see `sluice --help`.
+
+fn main() {}

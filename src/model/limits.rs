@@ -1,0 +1,52 @@
+//! Every limit, in one table. The unit stands last in the name.
+
+use std::time::Duration;
+
+/// Units of one item, and the largest stock of a SKU.
+pub const STOCK_UNITS_MAX: u32 = 1_000_000_000;
+/// Items of one sale.
+pub const SALE_ITEMS_MAX: usize = 64;
+/// Lines of one order.
+pub const ORDER_LINES_MAX: usize = 16;
+/// Units of one order line.
+pub const LINE_UNITS_MAX: u32 = 10_000;
+/// Length of a sale's id, and of a SKU.
+pub const ID_BYTES_MAX: usize = 64;
+/// Length of a customer's name and of an idempotency key.
+pub const TEXT_BYTES_MAX: usize = 128;
+/// Length of a sale's or item's display name and of an adjustment's reason.
+pub const NAME_BYTES_MAX: usize = 200;
+/// How long a hold may last: 30 days.
+pub const HOLD_SECONDS_MAX: u32 = 30 * 24 * 3600;
+/// How long `Prefer: wait` may wait.
+pub const WAIT_SECONDS_MAX: u64 = 30;
+
+/// Body of a request.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Head of a request: request line and headers.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Headers of a request.
+pub const HEADERS_MAX: usize = 64;
+/// Open connections of one server.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// From the first byte a client owes us to the end of the request's head; also how long a connection may stay silent.
+pub const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
+/// From the request's head to the end of its body.
+pub const BODY_TIME_MAX: Duration = Duration::from_secs(15);
+/// From SIGTERM to the end of the process.
+pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Claims that wait for the queue, in one process; more are refused with `overloaded`.
+pub const PUSH_WAITING_MAX: usize = 50_000;
+/// Claims in one message of the queue.
+pub const PUSH_BATCH_CLAIMS_MAX: usize = 1_000;
+/// Claims in one settlement transaction.
+pub const SETTLE_BATCH_CLAIMS_MAX: usize = 1_000;
+/// Due holds taken by one transaction.
+pub const LAPSE_BATCH_ORDERS_MAX: usize = 1_000;
+/// Moves read from the journal at once.
+pub const JOURNAL_PAGE_MOVES_MAX: usize = 1_000;
+/// Orders on one page of the list.
+pub const PAGE_ORDERS_MAX: usize = 1_000;
+/// Orders on one page, unless asked otherwise.
+pub const PAGE_ORDERS_DEFAULT: usize = 100;

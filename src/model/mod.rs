@@ -1,0 +1,21 @@
+//! The vocabulary: what every other file talks about. Nothing here does input or output.
+
+mod claim;
+mod error;
+mod ids;
+pub mod limits;
+mod order;
+mod sale;
+mod time;
+
+pub use claim::{Claim, Withdrawal};
+pub use error::{Effect, Error, Result};
+pub use ids::{Customer, Epoch, Mint, OrderId, SaleId, Seq, Sku};
+pub use order::{Line, Order, OrderRecord, OrderState, Reason, Units, same_lines};
+pub use sale::{Item, Phase, Places, Sale, SaleState, Verb, Window};
+pub use time::Time;
+
+/// What is wrong with a piece of input, in words for the person who sent it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Invalid(pub String);

@@ -1,0 +1,112 @@
+//! The queue carries admitted claims to the ledger. What it says is durable reaches a settlement, at least once.
+//!
+//! It also keeps the fence: per sale, the epochs under which claims may still be pushed.
+
+
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+
+
+use crate::model::{Claim, Epoch, Result, SaleId};
+
+/// The queue's promise.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Puts the message at the end. After [`Push::Durable`] it is pulled at least once, whatever crashes; after an
+    /// error it may be. Pushed twice, it is pulled twice. Markers pass every fence.
+    async fn push(&self, message: Message) -> Result<Push>;
+
+    /// Waits for messages, and takes up to so many claims from the front without removing them. Until they are
+    /// acknowledged, nobody else gets them; when their puller dies, they are pulled again.
+    async fn pull(&self, claims_max: usize) -> Result<Delivery>;
+
+    /// Removes what was pulled; the second time changes nothing.
+    async fn acknowledge(&self, receipt: Receipt) -> Result<()>;
+
+    /// Sets what was pulled aside, for a person to look at, instead of settling it.
+    async fn park(&self, receipt: Receipt, why: &str) -> Result<()>;
+
+    /// From now on, claims under an epoch below this one are [`Push::Fenced`].
+    async fn fence(&self, sale: &SaleId, below: Epoch) -> Result<()>;
+
+    /// From now on, claims under this epoch are let in; or, with `false`, no longer.
+    async fn bind(&self, sale: &SaleId, epoch: Epoch, open: bool) -> Result<()>;
+
+    /// How much is waiting.
+    async fn depth(&self) -> Result<Depth>;
+
+    /// After this time a push that has no answer is late: its claim must not be promised any more.
+    fn push_timeout(&self) -> Duration;
+}
+
+/// What travels through the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Whose.
+    pub sale: SaleId,
+    /// The life of the gate that admitted it, or that a marker asks about.
+    pub epoch: Epoch,
+    /// What.
+    pub body: Body,
+}
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// Settle this.
+    Claim(Claim),
+    /// Everything pushed before this is settled now: close every epoch below the message's own.
+    Close,
+    /// Everything pushed before this is settled now: note this sweep's number.
+    Sweep(u64),
+}
+
+impl Message {
+    /// A claim under the epoch that admitted it.
+    pub fn claim(claim: Claim, epoch: Epoch) -> Self {
+        Self { sale: claim.sale().clone(), epoch, body: Body::Claim(claim) }
+    }
+}
+
+/// The queue's answer to a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Push {
+    /// It survives a crash.
+    Durable,
+    /// Its epoch is over: it is not in the queue.
+    Fenced,
+}
+
+/// What was pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// In the sequence of their pushing.
+    pub messages: Vec<Message>,
+    /// What to acknowledge them by.
+    pub receipt: Receipt,
+}
+
+/// Stands for everything in one delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The first position, included.
+    pub from: u64,
+    /// The last position, included.
+    pub to: u64,
+}
+
+/// How much waits in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Depth {
+    /// Claims and markers not yet acknowledged.
+    pub waiting: u64,
+    /// How long the oldest has been waiting.
+    pub oldest: Duration,
+    /// Messages set aside.
+    pub parked: u64,
+}

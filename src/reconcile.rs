@@ -1,0 +1,262 @@
+//! The gate follows the ledger: it hears every move of the journal, its forgotten claims are swept up, its lost memory is
+//! loaded again, and holds lapse. The steps and why they are enough: ARCHITECTURE.md, "Pending, marker, fence".
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures_util::future::join;
+use futures_util::stream::{self, StreamExt};
+
+use crate::gate::GateView;
+use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
+use crate::model::{Epoch, Result, SaleId, SaleState, Seq, limits};
+use crate::queue::{Body, Message, Push};
+use crate::shop::Shop;
+
+/// How often the gate is compared with the ledger.
+const TICK: Duration = Duration::from_millis(250);
+/// How often due holds are looked for at least.
+const LAPSE_TICK: Duration = Duration::from_millis(50);
+/// How often a marker is looked for.
+const MARKER_POLL: Duration = Duration::from_millis(2);
+/// After this time a marker is given up; the next tick sends another.
+const MARKER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a claim may be pending in a busy sale before it is swept up.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// Sales reloaded at the same time.
+const RELOADS_MAX: usize = 64;
+
+/// Keeps the gate true until the future is dropped.
+pub async fn run(shop: &Shop) {
+    let follow = async {
+        let mut watch = Watch::default();
+        loop {
+            if let Err(error) = tick(shop, &mut watch).await {
+                tracing::warn!(%error, "could not compare the gate with the ledger");
+            }
+            shop.clock.sleep(TICK).await;
+        }
+    };
+    let lapse = async {
+        loop {
+            let wait = lapse_once(shop).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not give back due holds");
+                LAPSE_TICK
+            });
+            if !wait.is_zero() {
+                shop.clock.sleep(wait).await;
+            }
+        }
+    };
+    join(follow, lapse).await;
+}
+
+/// What earlier ticks saw.
+#[derive(Default)]
+pub struct Watch {
+    sales: HashMap<SaleId, Seen>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    watermark: Seq,
+    epoch: EpochState,
+    epoch_since: Duration,
+    swept_at: Duration,
+}
+
+/// Compares every live sale once: loads what is not loaded, catches up, sweeps.
+pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
+    let records = shop.ledger.sales().await?;
+    let now = shop.clock.monotonic();
+    let mut work = Vec::new();
+    for record in &records {
+        let view = shop.gate.view(&record.sale.id).await?;
+        let ended = record.sale.window.state(shop.clock.now()) == SaleState::Ended;
+        if ended && view.is_none() {
+            continue;
+        }
+        let seen = watch.see(record, now);
+        work.push((record, view, seen));
+    }
+    let results: Vec<Result<()>> = stream::iter(work)
+        .map(|(record, view, seen)| mend(shop, record, view, seen, now))
+        .buffer_unordered(RELOADS_MAX)
+        .collect()
+        .await;
+    for (sale, seen) in &mut watch.sales {
+        let record = records.iter().find(|record| record.sale.id == *sale);
+        seen.watermark = record.map_or(seen.watermark, |record| record.watermark);
+    }
+    results.into_iter().collect()
+}
+
+impl Watch {
+    /// Notes what is seen now and answers with what is known from before.
+    fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
+        let new = Seen { watermark: Seq(0), epoch: record.epoch, epoch_since: now, swept_at: now };
+        let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
+        if seen.epoch != record.epoch {
+            (seen.epoch, seen.epoch_since) = (record.epoch, now);
+        }
+        let before = *seen;
+        if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
+            seen.swept_at = now;
+        }
+        before
+    }
+}
+
+async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Seen, now: Duration) -> Result<()> {
+    let sale = &record.sale.id;
+    let Some(view) = view.filter(|view| view.live && view.epoch >= record.epoch.epoch) else {
+        // Somebody else may be loading it; when nothing moves for a while, that somebody is dead.
+        let patience = shop.queue.push_timeout() * 2;
+        let busy = record.epoch.stage != EpochStage::Live && now.saturating_sub(seen.epoch_since) < patience;
+        return if busy { Ok(()) } else { reload(shop, sale).await.map(drop) };
+    };
+    if view.watermark < record.watermark {
+        catch_up(shop, sale).await?;
+    }
+    let stuck = seen.watermark == record.watermark || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
+    if view.pending > 0 && stuck {
+        sweep(shop, sale).await?;
+    }
+    Ok(())
+}
+
+/// Tells the gate what was just written into the journal, and everybody who waits for it. What the gate misses here,
+/// [`catch_up`] brings.
+pub async fn apply(shop: &Shop, written: &[SaleMoves]) {
+    for SaleMoves { sale, epoch, moves } in written {
+        let Some(last) = moves.last() else { continue };
+        let result = match shop.gate.follow(sale, *epoch, moves).await {
+            Ok(Some(applied)) if applied < last.seq => catch_up(shop, sale).await,
+            followed => followed.map(drop),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, %sale, "the gate did not follow, it will catch up");
+        }
+        for id in moves.iter().filter_map(|step| step.claim) {
+            shop.waiting.tell(id);
+        }
+    }
+}
+
+/// Brings the gate to the end of the journal.
+pub async fn catch_up(shop: &Shop, sale: &SaleId) -> Result<()> {
+    while let Some(view) = shop.gate.view(sale).await? {
+        let moves = shop.ledger.journal(sale, view.watermark, limits::JOURNAL_PAGE_MOVES_MAX).await?;
+        let Some(last) = moves.last().map(|step| step.seq) else { break };
+        match shop.gate.follow(sale, view.epoch, &moves).await? {
+            Some(applied) if applied >= last => {}
+            // Another follower is at it, or the gate was loaded anew.
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Gives back due holds once; answers how long to wait before looking again.
+pub async fn lapse_once(shop: &Shop) -> Result<Duration> {
+    let lapses = shop.ledger.lapse(limits::LAPSE_BATCH_ORDERS_MAX).await?;
+    apply(shop, &lapses.moves).await;
+    for lag_ms in &lapses.lags_ms {
+        metrics::histogram!("sluice_hold_release_lag_seconds").record(Duration::from_millis(*lag_ms));
+    }
+    let until_due = lapses.next_due.map_or(LAPSE_TICK, |due| due.since(shop.clock.now()));
+    Ok(until_due.min(LAPSE_TICK))
+}
+
+/// Pushes again what was pending at the gate before a marker, and is still pending once the marker is settled: it was
+/// never pushed, or the queue lost it. Pushing twice does nothing, so no timeout decides anything.
+pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
+    let Some(view) = shop.gate.view(sale).await?.filter(|view| view.live) else { return Ok(()) };
+    let before = shop.gate.pending(sale).await?;
+    if before.is_empty() {
+        return Ok(());
+    }
+    let number = shop.clock.chance() >> 1;
+    let marker = Message { sale: sale.clone(), epoch: view.epoch, body: Body::Sweep(number) };
+    let pushed = shop.queue.push(marker).await;
+    shop.queue_answered(&pushed);
+    pushed?;
+    if !marked(shop, sale, |record| record.swept == Some(number)).await? {
+        return Ok(());
+    }
+    catch_up(shop, sale).await?;
+    let mut again = 0_u64;
+    for (claim, epoch) in before {
+        let still = shop.gate.find(sale, claim.id()).await?;
+        if still.is_some_and(|(_, now_epoch)| now_epoch == epoch) {
+            let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
+            shop.queue_answered(&pushed);
+            if pushed? == Push::Durable {
+                again += 1;
+            }
+        }
+    }
+    if again > 0 {
+        tracing::info!(%sale, claims = again, "pushed claims again that had not reached the ledger");
+    }
+    Ok(())
+}
+
+/// Waits until the ledger shows that a marker was settled; false if it was overtaken or takes too long.
+async fn marked(shop: &Shop, sale: &SaleId, settled: impl Fn(&SaleRecord) -> bool) -> Result<bool> {
+    let started = shop.clock.monotonic();
+    let mut epoch = None;
+    while let Some(record) = shop.ledger.sale(sale).await? {
+        if settled(&record) {
+            return Ok(true);
+        }
+        let overtaken = *epoch.get_or_insert(record.epoch.epoch) != record.epoch.epoch;
+        if overtaken || shop.clock.monotonic().saturating_sub(started) > MARKER_TIME_MAX {
+            break;
+        }
+        shop.clock.sleep(MARKER_POLL).await;
+    }
+    Ok(false)
+}
+
+/// Loads a gate that has no valid memory of the sale, under a new epoch; false if another loader overtook this one.
+/// It may die between any two steps; the next one starts over with a higher epoch.
+pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
+    // 1. Raise the epoch: every earlier one is going to be over.
+    let Some(EpochState { epoch, .. }) = shop.ledger.step_epoch(sale, EpochStep::Raise).await? else {
+        return Ok(false);
+    };
+    // 2. Fence: no push of an earlier epoch gets into the queue from here on.
+    shop.queue.fence(sale, epoch).await?;
+    // 3. A push that passed the fence just before is too late now to be promised.
+    shop.clock.sleep(shop.queue.push_timeout()).await;
+    // 4. Marker: once it is settled, so is all that passed the fence, and the epochs before are closed.
+    let marker = Message { sale: sale.clone(), epoch, body: Body::Close };
+    shop.queue.push(marker).await?;
+    let closed = |record: &SaleRecord| is_at(record.epoch, epoch, EpochStage::Closed);
+    if !marked(shop, sale, closed).await? {
+        return Ok(false);
+    }
+    // 5. Load what the ledger knows; the gate stays closed.
+    let Some(snapshot) = shop.ledger.snapshot(sale).await? else { return Ok(false) };
+    if !shop.gate.load(&snapshot, epoch).await? {
+        return Ok(false);
+    }
+    // 6. Let the new epoch into the queue.
+    shop.queue.bind(sale, epoch, true).await?;
+    // 7. Live, if nobody overtook us.
+    let state = shop.ledger.step_epoch(sale, EpochStep::Live(epoch)).await?;
+    if !state.is_some_and(|state| is_at(state, epoch, EpochStage::Live)) {
+        shop.queue.bind(sale, epoch, false).await?;
+        return Ok(false);
+    }
+    // 8. Open.
+    let open = shop.gate.open(sale, epoch).await?;
+    catch_up(shop, sale).await?;
+    tracing::info!(%sale, %epoch, open, "loaded the gate");
+    Ok(open)
+}
+
+fn is_at(state: EpochState, epoch: Epoch, stage: EpochStage) -> bool {
+    state.epoch == epoch && state.stage == stage
+}
