@@ -51,7 +51,8 @@ async fn finish(shop: &Shop, messages: &[Message], settlement: &Settlement) {
                 "unknown"
             }
         };
-        metrics::counter!("sluice_settlements_total", "sale" => message.sale.to_string(), "outcome" => outcome).increment(1);
+        metrics::counter!("sluice_settlements_total", "sale" => message.sale.to_string(), "outcome" => outcome)
+            .increment(1);
     }
     reconcile::apply(shop, &settlement.moves).await;
 }

@@ -2,4 +2,3 @@
 //! locks and atomics of their own, which try every schedule.
 
 pub(crate) use std::sync::Mutex;
-

@@ -5,16 +5,9 @@
 //! yet settled, and the ids of all orders, so that a repeat is recognised as long as the sale lives.
 //! At every watermark, `available + pending` at the gate is `available` in the ledger.
 
-
-
-
 use async_trait::async_trait;
 
-
-
-
-use crate::ledger::{Move, Snapshot};
-use crate::model::{Claim, Epoch, OrderId, Result, SaleId, Seq, Sku, Time, Units};
+use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
 
 /// The gate's promise. Every method may be called twice.
 #[async_trait]

@@ -4,20 +4,18 @@
 //! the [journal]: every move of units, numbered per sale without gaps. [`Books`] reads, [`Ledger`] writes.
 //! Every write is one transaction, and every write may be asked for twice.
 
-
 pub mod journal;
-
 
 use async_trait::async_trait;
 
-pub use journal::{Move, MoveKind, Recount};
+pub use journal::Recount;
 
+pub use crate::model::{EpochStage, EpochState, Move, MoveKind, SaleRecord, Snapshot};
 
 use crate::model::{
-    Customer, Epoch, Line, OrderId, OrderRecord, OrderState, Places, Reason, Result, Sale, SaleId, Seq, Sku, Time, Units,
-    Verb,
+    Customer, Epoch, Line, Message, OrderId, OrderRecord, OrderState, Reason, Result, Sale, SaleId, Seq, Sku, Time,
+    Units, Verb,
 };
-use crate::queue::Message;
 
 /// What changes the truth.
 #[async_trait]
@@ -73,61 +71,8 @@ pub trait Books: Send + Sync {
     async fn recount(&self, sale: &SaleId) -> Result<Option<Recount>>;
 }
 
-/// A sale as the ledger has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SaleRecord {
-    /// The sale, with its window as it is now.
-    pub sale: Sale,
-    /// Where the units are, in the items' sequence.
-    pub places: Vec<Places>,
-    /// The number of the last move in its journal.
-    pub watermark: Seq,
-    /// Which life of the gate is valid.
-    pub epoch: EpochState,
-    /// The sweep whose marker was settled last.
-    pub swept: Option<u64>,
-}
-
-/// The epochs of a sale: reloading, then closed, then live, then reloading under the next number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EpochState {
-    /// The latest life of the gate.
-    pub epoch: Epoch,
-    /// How far it has come.
-    pub stage: EpochStage,
-    /// Every epoch below this one is over for good.
-    pub closed: Epoch,
-}
-
-/// How far a reload has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EpochStage {
-    /// Raised: earlier pushes may still be on their way.
-    Reloading,
-    /// The marker is settled: what earlier epochs came to is final.
-    Closed,
-    /// The gate of this epoch may open.
-    Live,
-}
-
-impl EpochStage {
-    /// The word for it in the database.
-    pub fn word(self) -> &'static str {
-        match self {
-            EpochStage::Reloading => "reloading",
-            EpochStage::Closed => "closed",
-            EpochStage::Live => "live",
-        }
-    }
-
-    /// Reads the word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        [EpochStage::Reloading, EpochStage::Closed, EpochStage::Live].into_iter().find(|stage| stage.word() == word)
-    }
-}
-
 /// A step in a sale's epochs. The third one, from reloading to closed, is taken by settling a
-/// [`Close`](crate::queue::Body::Close) marker.
+/// [`Close`](crate::model::Body::Close) marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochStep {
     /// To the next number, reloading. Never the same twice.
@@ -297,15 +242,4 @@ pub struct OrderPage {
     pub orders: Vec<OrderRecord>,
     /// Where the next page begins; `None` on the last.
     pub next: Option<Seq>,
-}
-
-/// Everything that a gate needs to begin: one consistent cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The sale, its window, its units and its watermark.
-    pub record: SaleRecord,
-    /// Units held or sold per customer, in a sale with a limit.
-    pub used: Vec<(Customer, Units)>,
-    /// Every claim that was decided.
-    pub known: Vec<OrderId>,
 }

@@ -4,14 +4,20 @@ mod claim;
 mod error;
 mod ids;
 pub mod limits;
+mod message;
+mod moves;
 mod order;
+mod record;
 mod sale;
 mod time;
 
 pub use claim::{Claim, Withdrawal};
 pub use error::{Effect, Error, Result};
 pub use ids::{Customer, Epoch, Mint, OrderId, SaleId, Seq, Sku};
+pub use message::{Body, Message};
+pub use moves::{Move, MoveKind};
 pub use order::{Line, Order, OrderRecord, OrderState, Reason, Units, same_lines};
+pub use record::{EpochStage, EpochState, SaleRecord, Snapshot};
 pub use sale::{Item, Phase, Places, Sale, SaleState, Verb, Window};
 pub use time::Time;
 

@@ -47,9 +47,8 @@ impl fmt::Display for Time {
 impl FromStr for Time {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let moment: jiff::Timestamp = text
-            .parse()
-            .map_err(|_| Invalid("a time is written like 2026-11-27T12:00:00Z (RFC 3339)".into()))?;
+        let moment: jiff::Timestamp =
+            text.parse().map_err(|_| Invalid("a time is written like 2026-11-27T12:00:00Z (RFC 3339)".into()))?;
         Ok(Time(moment.as_millisecond()))
     }
 }

@@ -2,16 +2,12 @@
 //!
 //! It also keeps the fence: per sale, the epochs under which claims may still be pushed.
 
-
-
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
-
-
-use crate::model::{Claim, Epoch, Result, SaleId};
+pub use crate::model::{Body, Message};
+use crate::model::{Epoch, Result, SaleId};
 
 /// The queue's promise.
 #[async_trait]
@@ -41,36 +37,6 @@ pub trait Queue: Send + Sync {
 
     /// After this time a push that has no answer is late: its claim must not be promised any more.
     fn push_timeout(&self) -> Duration;
-}
-
-/// What travels through the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Whose.
-    pub sale: SaleId,
-    /// The life of the gate that admitted it, or that a marker asks about.
-    pub epoch: Epoch,
-    /// What.
-    pub body: Body,
-}
-
-/// What a message says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Body {
-    /// Settle this.
-    Claim(Claim),
-    /// Everything pushed before this is settled now: close every epoch below the message's own.
-    Close,
-    /// Everything pushed before this is settled now: note this sweep's number.
-    Sweep(u64),
-}
-
-impl Message {
-    /// A claim under the epoch that admitted it.
-    pub fn claim(claim: Claim, epoch: Epoch) -> Self {
-        Self { sale: claim.sale().clone(), epoch, body: Body::Claim(claim) }
-    }
 }
 
 /// The queue's answer to a push.
