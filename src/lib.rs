@@ -16,4 +16,5 @@ pub mod queue;
 pub mod reconcile;
 pub mod settlement;
 pub mod shop;
+pub mod sqlite;
 mod sync;

@@ -2,3 +2,4 @@
 //! locks and atomics of their own, which try every schedule.
 
 pub(crate) use std::sync::Mutex;
+pub(crate) use std::sync::atomic::{AtomicU8, Ordering};

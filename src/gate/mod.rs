@@ -5,7 +5,12 @@
 //! yet settled, and the ids of all orders, so that a repeat is recognised as long as the sale lives.
 //! At every watermark, `available + pending` at the gate is `available` in the ledger.
 
+pub mod latch;
+mod memory;
+
 use async_trait::async_trait;
+
+pub use memory::MemoryGate;
 
 use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
 

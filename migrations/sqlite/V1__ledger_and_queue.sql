@@ -1,0 +1,128 @@
+-- The ledger. Times are milliseconds since 1970 in UTC; ids of orders and adjustments are 16 bytes.
+
+create table secrets (
+    name text primary key,
+    value blob not null
+) strict, without rowid;
+
+create table sales (
+    id text primary key,
+    name text not null,
+    phase text not null check (phase in ('draft', 'armed', 'paused', 'closed')),
+    opens_at integer,
+    closes_at integer,
+    hold_seconds integer not null check (hold_seconds >= 0),
+    per_customer_limit integer check (per_customer_limit > 0),
+    created_at integer not null,
+    -- the journal's last number and the hash up to it
+    seq integer not null default 0,
+    hash blob not null,
+    -- which life of the gate is valid
+    epoch integer not null default 0,
+    stage text not null default 'closed' check (stage in ('reloading', 'closed', 'live')),
+    closed_epoch integer not null default 0,
+    swept integer,
+    check (closes_at is null or opens_at is null or closes_at > opens_at)
+) strict, without rowid;
+
+create table items (
+    sale text not null references sales (id),
+    sku text not null,
+    position integer not null,
+    name text not null,
+    price_cents integer not null check (price_cents >= 0),
+    currency text not null,
+    stock integer not null check (stock >= 0),
+    available integer not null check (available >= 0),
+    held integer not null check (held >= 0),
+    sold integer not null check (sold >= 0),
+    primary key (sale, sku),
+    check (stock = available + held + sold)
+) strict, without rowid;
+
+create table orders (
+    id blob primary key check (length(id) = 16),
+    sale text not null references sales (id),
+    customer text not null,
+    state text not null check (state in ('held', 'sold', 'released', 'refused')),
+    reason text check (reason in ('cancelled', 'lapsed', 'sold_out', 'customer_limit')),
+    accepted_at integer not null,
+    settled_at integer not null,
+    expires_at integer,
+    -- the numbers of its first and of its latest move
+    settled_seq integer not null,
+    seq integer not null,
+    check ((reason is not null) = (state in ('released', 'refused')))
+) strict, without rowid;
+
+create unique index orders_by_sale on orders (sale, settled_seq);
+create index orders_by_customer on orders (sale, customer, settled_seq);
+create index orders_due on orders (expires_at) where state = 'held';
+
+create table order_lines (
+    order_id blob not null references orders (id),
+    position integer not null,
+    sku text not null,
+    quantity integer not null check (quantity > 0),
+    primary key (order_id, position)
+) strict, without rowid;
+
+-- units held and sold per customer, in sales with a limit
+create table customers (
+    sale text not null references sales (id),
+    customer text not null,
+    units integer not null check (units >= 0),
+    primary key (sale, customer)
+) strict, without rowid;
+
+create table adjustments (
+    id blob primary key check (length(id) = 16),
+    sale text not null references sales (id),
+    sku text not null,
+    delta integer not null check (delta <> 0),
+    reason text not null,
+    at integer not null,
+    seq integer not null,
+    -- the stock after it
+    stock integer not null
+) strict, without rowid;
+
+create index adjustments_by_sale on adjustments (sale, seq);
+
+-- one row per move and line; a move without units has one row with an empty sku
+create table moves (
+    sale text not null references sales (id),
+    seq integer not null,
+    line integer not null,
+    kind text not null,
+    claim blob,
+    sku text not null,
+    units integer not null check (units >= 0),
+    at integer not null,
+    -- the hash of the journal up to and with this move
+    hash blob not null,
+    primary key (sale, seq, line)
+) strict, without rowid;
+
+-- The queue. A message carries many claims.
+
+create table messages (
+    position integer primary key autoincrement,
+    body text not null,
+    claims integer not null,
+    pushed_at integer not null
+) strict;
+
+create table parked (
+    position integer primary key,
+    body text not null,
+    why text not null,
+    parked_at integer not null
+) strict;
+
+-- the fence: under which epochs claims may be pushed
+create table bindings (
+    sale text not null,
+    epoch integer not null,
+    primary key (sale, epoch)
+) strict, without rowid;

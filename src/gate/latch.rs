@@ -1,0 +1,84 @@
+//! The sold-out latch: what a process may refuse without asking the gate, and so without a lock or a network.
+//!
+//! It must never refuse the retry of an admitted order. So an id is known before the latch shuts, and whoever finds it
+//! shut looks for the id after that: release and acquire on the SKU's word carry one to the other.
+
+use std::collections::HashSet;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hash};
+
+use crate::sync::{AtomicU8, Mutex, Ordering};
+
+/// Ids are spread over so many locks.
+const SHARDS: usize = 16;
+
+const OPEN: u8 = 0;
+const SHUT: u8 = 1;
+const SHUT_MAY_RETURN: u8 = 2;
+
+/// One sale's latch: a word per SKU, and the ids of all orders admitted. `Id` is the order's id.
+pub struct Latch<Id> {
+    skus: Box<[AtomicU8]>,
+    known: Box<[Mutex<HashSet<Id>>]>,
+    spread: RandomState,
+}
+
+/// What is to be said of a SKU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Ask the gate.
+    Open,
+    /// Nothing is available.
+    SoldOut {
+        /// Whether units are held or on their way.
+        may_return: bool,
+    },
+}
+
+impl<Id: Copy + Eq + Hash> Latch<Id> {
+    /// An open latch for so many SKUs.
+    pub fn new(skus: usize) -> Self {
+        Self {
+            skus: (0..skus).map(|_| AtomicU8::new(OPEN)).collect(),
+            known: (0..SHARDS).map(|_| Mutex::new(HashSet::new())).collect(),
+            spread: RandomState::new(),
+        }
+    }
+
+    /// The first of these SKUs that is sold out, unless the order is known.
+    pub fn refuses(&self, id: Id, skus: impl IntoIterator<Item = usize>) -> Option<(usize, bool)> {
+        for sku in skus {
+            let may_return = match self.skus[sku].load(Ordering::Acquire) {
+                OPEN => continue,
+                word => word == SHUT_MAY_RETURN,
+            };
+            return (!self.knows(id)).then_some((sku, may_return));
+        }
+        None
+    }
+
+    /// Says this of a SKU from now on. Ids admitted so far must be known before.
+    pub fn say(&self, sku: usize, word: Word) {
+        let word = match word {
+            Word::Open => OPEN,
+            Word::SoldOut { may_return: false } => SHUT,
+            Word::SoldOut { may_return: true } => SHUT_MAY_RETURN,
+        };
+        self.skus[sku].store(word, Ordering::Release);
+    }
+
+    /// Notes an admitted order; false if it was known before.
+    pub fn know(&self, id: Id) -> bool {
+        self.shard(id).lock().expect("no holder panics").insert(id)
+    }
+
+    /// Whether the order was admitted.
+    pub fn knows(&self, id: Id) -> bool {
+        self.shard(id).lock().expect("no holder panics").contains(&id)
+    }
+
+    fn shard(&self, id: Id) -> &Mutex<HashSet<Id>> {
+        let hash = self.spread.hash_one(id);
+        &self.known[usize::try_from(hash % SHARDS as u64).expect("below the number of shards")]
+    }
+}

@@ -1,0 +1,307 @@
+//! One SQLite file: one writer that commits in batches, and readers beside it. The embedded ledger and the embedded
+//! queue share it.
+//!
+//! Whatever waits for the writer is committed together, with one fsync (WAL, `synchronous = full`); an answer is given
+//! only after the commit. Each job has a savepoint of its own, so that one that fails takes nothing with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::model::{Effect, Error, Result};
+
+mod embedded {
+    refinery::embed_migrations!("migrations/sqlite");
+}
+
+/// Jobs committed together.
+const JOBS_MAX: usize = 1_024;
+/// Jobs that wait for the writer.
+const JOBS_WAITING_MAX: usize = 8_192;
+/// Connections that read at the same time.
+const READERS_MAX: usize = 4;
+/// Compiled statements kept per connection.
+const STATEMENTS_MAX: usize = 128;
+
+/// Runs inside the writer's transaction; the function it returns is called with the outcome of the commit.
+type Job = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+type Reply = (bool, Box<dyn FnOnce(Result<()>) + Send>);
+
+/// An open database; clones share it. The writer ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Store {
+    jobs: mpsc::Sender<Job>,
+    readers: Arc<Readers>,
+}
+
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    slots: Semaphore,
+}
+
+/// How a database is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Created if missing, migrated, written to.
+    Write,
+    /// Only looked at; it must be there.
+    Read,
+}
+
+/// Why a database cannot be opened; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is there.
+    #[error("{0} does not exist: nothing was ever served from this data folder. Check --data (SLUICE_DATA)")]
+    Missing(PathBuf),
+    /// The file is not a whole database.
+    #[error(
+        "{path} is damaged ({why}). Nothing was changed. Restore the data folder from a backup, or move it away to \
+         start empty"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// A later version of Sluice wrote it.
+    #[error(
+        "{path} has schema version {found}, this Sluice knows up to {known}. Nothing was changed. Start the newer \
+         Sluice that wrote it"
+    )]
+    Newer {
+        /// Which.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The latest version known here.
+        known: u32,
+    },
+    /// An earlier version of Sluice wrote it, and it may not be changed now.
+    #[error("{path} has schema version {found}, this Sluice needs {known}. Run `sluice migrate` first")]
+    Older {
+        /// Which.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version needed.
+        known: u32,
+    },
+    /// The operating system or SQLite refused.
+    #[error("cannot open {path}: {why}")]
+    Refused {
+        /// Which.
+        path: PathBuf,
+        /// Its words.
+        why: String,
+    },
+}
+
+impl Store {
+    /// Opens the database and brings it to the current schema.
+    pub fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
+        if access == Access::Read && !path.exists() {
+            return Err(OpenError::Missing(path.to_owned()));
+        }
+        let mut connection = Connection::open(path).map_err(|error| refusal(path, &error))?;
+        set_up(&connection).map_err(|error| refusal(path, &error))?;
+        check(&connection, path)?;
+        migrate(&mut connection, path, access)?;
+        let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
+        thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || write(&connection, waiting))
+            .map_err(|error| OpenError::Refused { path: path.to_owned(), why: error.to_string() })?;
+        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), slots: Semaphore::new(READERS_MAX) };
+        Ok(Self { jobs, readers: Arc::new(readers) })
+    }
+
+    /// Runs the job in the writer's next transaction and answers once it is committed. After an error of the commit it
+    /// is unknown whether the job took effect.
+    pub async fn write<T, F>(&self, layer: &'static str, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let result = guarded(connection, job).map_err(|failure| failure.named(layer));
+            let done = result.is_ok();
+            let reply = move |committed: Result<()>| {
+                let _gone = answer.send(result.and_then(|value| committed.map(|()| value)));
+            };
+            (done, Box::new(reply))
+        });
+        let gone = || Error::Unavailable { layer, why: "its writer has ended".into(), effect: Effect::Unknown };
+        self.jobs.send(job).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Runs the job on a reader, within one consistent cut.
+    pub async fn read<T, F>(&self, layer: &'static str, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    {
+        let readers = self.readers.clone();
+        let _slot = self.readers.slots.acquire().await.expect("never closed");
+        tokio::task::spawn_blocking(move || readers.run(job).map_err(|failure| failure.named(layer)))
+            .await
+            .map_err(|error| Error::Damaged(layer, error.to_string()))?
+    }
+}
+
+impl Readers {
+    fn run<T>(&self, job: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+        let idle = self.idle.lock().expect("no holder panics").pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        connection.execute_batch("begin deferred")?;
+        let result = job(&connection);
+        connection.execute_batch("rollback")?;
+        self.idle.lock().expect("no holder panics").push(connection);
+        result
+    }
+
+    fn connect(&self) -> rusqlite::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(connection)
+    }
+}
+
+/// Why a job failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// SQLite said no.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// What is stored, or was handed in, cannot be understood.
+    #[error("{0}")]
+    Nonsense(String),
+}
+
+impl Failure {
+    /// The same for the layer that asked. A job that failed was rolled back.
+    fn named(self, layer: &'static str) -> Error {
+        match &self {
+            Failure::Nonsense(why) => Error::Damaged(layer, why.clone()),
+            Failure::Sqlite(rusqlite::Error::SqliteFailure(code, _)) if damaged(code.code) => {
+                Error::Damaged(layer, self.to_string())
+            }
+            Failure::Sqlite(_) => Error::Unavailable { layer, why: self.to_string(), effect: Effect::None },
+        }
+    }
+}
+
+fn damaged(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch
+    )
+}
+
+/// The writer's thread: takes what waits, commits it, answers.
+fn write(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
+    let mut jobs = Vec::with_capacity(JOBS_MAX);
+    while waiting.blocking_recv_many(&mut jobs, JOBS_MAX) > 0 {
+        write_batch(connection, &mut jobs);
+    }
+}
+
+fn write_batch(connection: &Connection, jobs: &mut Vec<Job>) {
+    let begun = connection.execute_batch("begin immediate");
+    let mut replies = Vec::with_capacity(jobs.len());
+    let mut lost = begun.is_err();
+    for job in jobs.drain(..) {
+        let (done, reply) = job(connection);
+        // A failure such as a full disk can end the whole transaction: what came before is gone with it.
+        lost |= !done && connection.is_autocommit();
+        replies.push(reply);
+    }
+    let committed = match begun {
+        Ok(()) if !lost => connection.execute_batch("commit"),
+        Ok(()) => Err(rusqlite::Error::ExecuteReturnedResults),
+        Err(error) => Err(error),
+    };
+    if committed.is_err() && !connection.is_autocommit() {
+        let _gone = connection.execute_batch("rollback");
+    }
+    for reply in replies {
+        let unavailable = |error: &rusqlite::Error| Error::Unavailable {
+            layer: "sqlite",
+            why: error.to_string(),
+            effect: Effect::Unknown,
+        };
+        reply(committed.as_ref().map(|()| ()).map_err(unavailable));
+    }
+}
+
+/// Runs a job within its savepoint; after a failure or a panic nothing of it is left.
+fn guarded<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+    connection.prepare_cached("savepoint job")?.execute([])?;
+    let result = catch_unwind(AssertUnwindSafe(|| job(connection)))
+        .unwrap_or_else(|_| Err(Failure::Nonsense("the job panicked".into())));
+    if !connection.is_autocommit() {
+        if result.is_err() {
+            connection.prepare_cached("rollback to job")?.execute([])?;
+        }
+        connection.prepare_cached("release job")?.execute([])?;
+    }
+    result
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", "off")?;
+    connection.pragma_update(None, "cache_size", -16_384)?;
+    connection.pragma_update(None, "temp_store", "memory")
+}
+
+fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let found: String =
+        connection.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(|error| refusal(path, &error))?;
+    if found == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: path.to_owned(), why: found }) }
+}
+
+fn migrate(connection: &mut Connection, path: &Path, access: Access) -> Result<(), OpenError> {
+    let path = path.to_owned();
+    let runner = embedded::migrations::runner();
+    let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
+    let found: u32 = connection
+        .query_row("select coalesce(max(version), 0) from refinery_schema_history", [], |row| row.get(0))
+        .unwrap_or(0);
+    let known = u32::try_from(known).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(OpenError::Newer { path, found, known });
+    }
+    if access == Access::Read && found < known {
+        return Err(OpenError::Older { path, found, known });
+    }
+    if found < known {
+        let run = runner.set_grouped(true).run(connection);
+        run.map_err(|error| OpenError::Refused { path, why: error.to_string() })?;
+    }
+    Ok(())
+}
+
+fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, why) = (path.to_owned(), error.to_string());
+    match error {
+        rusqlite::Error::SqliteFailure(code, _) if damaged(code.code) => OpenError::Damaged { path, why },
+        _ => OpenError::Refused { path, why },
+    }
+}
