@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use crate::ledger::journal::Finding;
-use crate::model::{Result, SaleId, Seq, Sku, Units};
+use crate::gate::GateItem;
+use crate::ledger::journal::{Finding, Invariant};
+use crate::model::{Error, Item, Places, Result, SaleId, SaleRecord, Seq, Sku, Units, limits};
 use crate::shop::Shop;
 
 /// Where the units of a sale are, all layers at one watermark.
@@ -87,11 +88,137 @@ pub struct Audit {
 }
 
 /// Where a sale's units are now, all layers at one watermark; `None` for an unknown sale.
-pub async fn stock(_shop: &Shop, _sale: &SaleId) -> Result<Option<Stock>> {
-    Ok(None)
+pub async fn stock(shop: &Shop, sale: &SaleId) -> Result<Option<Stock>> {
+    // The gate follows committed moves only, so what is read from the ledger afterwards is never behind it.
+    let view = shop.gate.view(sale).await?;
+    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(None) };
+    let view = view.filter(|view| view.epoch == record.epoch.epoch && view.watermark <= record.watermark);
+    let Some(view) = view else { return Ok(Some(without_gate(&record))) };
+    let places = rewind(shop, &record, view.watermark).await?;
+    let items: Vec<StockItem> = places.iter().zip(&view.items).map(|(at, gate)| item(*at, gate)).collect();
+    let agree = |(at, gate): (&Places, &GateItem)| {
+        u64::from(gate.available.get()) + u64::from(gate.pending.get()) == u64::from(at.available.get())
+    };
+    Ok(Some(Stock {
+        sale: sale.clone(),
+        watermark: view.watermark,
+        conserved: places.iter().all(Places::conserved) && places.iter().zip(&view.items).all(agree),
+        in_flight: items.iter().map(|item| u64::from(item.in_flight.get())).sum(),
+        items,
+    }))
+}
+
+fn item(at: Places, gate: &GateItem) -> StockItem {
+    StockItem {
+        sku: gate.sku.clone(),
+        stock: at.stock,
+        available: at.available.minus(gate.pending).unwrap_or_default(),
+        held: at.held,
+        sold: at.sold,
+        in_flight: gate.pending,
+        gate: Some(GateStock { available: gate.available }),
+    }
+}
+
+/// While the gate is not loaded, the ledger alone is counted.
+fn without_gate(record: &SaleRecord) -> Stock {
+    let item = |(item, at): (&Item, &Places)| StockItem {
+        sku: item.sku.clone(),
+        stock: at.stock,
+        available: at.available,
+        held: at.held,
+        sold: at.sold,
+        in_flight: Units::ZERO,
+        gate: None,
+    };
+    Stock {
+        sale: record.sale.id.clone(),
+        watermark: record.watermark,
+        conserved: record.places.iter().all(Places::conserved),
+        in_flight: 0,
+        items: record.sale.items.iter().zip(&record.places).map(item).collect(),
+    }
+}
+
+/// Where the ledger's units were at an earlier watermark: the moves since then are taken back.
+async fn rewind(shop: &Shop, record: &SaleRecord, to: Seq) -> Result<Vec<Places>> {
+    let mut places = record.places.clone();
+    let mut at = to;
+    while at < record.watermark {
+        let page = shop.ledger.journal(&record.sale.id, at, limits::JOURNAL_PAGE_MOVES_MAX).await?;
+        let Some(last) = page.last().map(|step| step.seq) else { break };
+        for step in page.iter().filter(|step| step.seq <= record.watermark) {
+            for line in &step.lines {
+                let Some(index) = record.sale.items.iter().position(|item| item.sku == line.sku) else { continue };
+                places[index] = step.kind.undo(places[index], line.quantity).ok_or_else(|| {
+                    Error::Damaged("ledger", format!("move #{} of {} cannot be taken back", step.seq, line.sku))
+                })?;
+            }
+        }
+        at = last;
+    }
+    Ok(places)
 }
 
 /// Recounts a sale; `None` for an unknown sale.
-pub async fn audit(_shop: &Shop, _sale: &SaleId) -> Result<Option<Audit>> {
-    Ok(None)
+pub async fn audit(shop: &Shop, sale: &SaleId) -> Result<Option<Audit>> {
+    let Some(recount) = shop.ledger.recount(sale).await? else { return Ok(None) };
+    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(None) };
+    let view = shop.gate.view(sale).await?;
+    let Some(stock) = stock(shop, sale).await? else { return Ok(None) };
+    let mut findings = recount.findings;
+    let drifted = drift(&stock);
+    findings.extend(drifted.iter().map(|drift| drift.finding.clone()));
+    let count = |invariant| findings.iter().filter(|finding| finding.invariant == invariant).count() as u64;
+    let on_the_way = stock.in_flight > 0 || (view.is_none() && shop.queue.depth().await?.waiting > 0);
+    Ok(Some(Audit {
+        verdict: match () {
+            () if !findings.is_empty() => Verdict::Violation,
+            () if on_the_way => Verdict::Unsettled,
+            () => Verdict::Exact,
+        },
+        oversold: over(&record).max(count(Invariant::Oversold)),
+        undersold: drifted.iter().map(|drift| drift.undersold).sum(),
+        leaked: drifted.iter().map(|drift| drift.leaked).sum(),
+        lost: count(Invariant::Lost),
+        doubled: count(Invariant::Doubled),
+        broken_promises: count(Invariant::BrokenPromise),
+        conservation_errors: count(Invariant::Conservation)
+            + count(Invariant::Transition)
+            + count(Invariant::CustomerLimit),
+        orders: recount.orders.iter().map(|(state, orders)| (state.word().to_owned(), *orders)).collect(),
+        stock,
+        findings,
+    }))
+}
+
+fn over(record: &SaleRecord) -> u64 {
+    let more = |at: &Places| {
+        let taken = u64::from(at.held.get()) + u64::from(at.sold.get());
+        taken.saturating_sub(at.stock.get().into())
+    };
+    record.places.iter().map(more).sum()
+}
+
+/// A difference between gate and ledger at one watermark.
+struct Drift {
+    undersold: u64,
+    leaked: u64,
+    finding: Finding,
+}
+
+fn drift(stock: &Stock) -> Vec<Drift> {
+    stock.items.iter().filter_map(item_drift).collect()
+}
+
+fn item_drift(item: &StockItem) -> Option<Drift> {
+    let gate = u64::from(item.gate?.available.get());
+    let ledger = u64::from(item.available.get());
+    let (undersold, leaked) = (ledger.saturating_sub(gate), gate.saturating_sub(ledger));
+    let (invariant, detail) = match (undersold, leaked) {
+        (0, 0) => return None,
+        (0, _) => (Invariant::Leaked, format!("the gate would admit {leaked} units that the ledger does not have")),
+        _ => (Invariant::Undersold, format!("the gate would refuse {undersold} units that nobody has")),
+    };
+    Some(Drift { undersold, leaked, finding: Finding { invariant, subject: item.sku.to_string(), detail } })
 }

@@ -88,9 +88,11 @@ pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push
     let started = shop.clock.monotonic();
     let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
     shop.queue_answered(&pushed);
-    let late = shop.clock.monotonic().saturating_sub(started) > shop.queue.push_timeout();
+    let took = shop.clock.monotonic().saturating_sub(started);
+    metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(took);
+    let timeout = shop.queue.push_timeout();
     match pushed {
-        Ok(Push::Durable) if late => Err(unknown("its answer came too late")),
+        Ok(Push::Durable) if timeout.is_some_and(|timeout| took > timeout) => Err(unknown("its answer came too late")),
         Ok(push) => Ok(push),
         Err(error) => Err(unknown(error)),
     }
@@ -139,6 +141,10 @@ pub async fn find(shop: &Shop, id: OrderId) -> Result<Option<OrderRecord>> {
         return Ok(Some(record));
     }
     for record in shop.ledger.sales().await? {
+        let ended = record.sale.window.state(shop.clock.now()) == SaleState::Ended;
+        if !ended && shop.gate.view(&record.sale.id).await?.is_none() {
+            return Err(Error::Unavailable { layer: "gate", why: "it is being loaded".into(), effect: Effect::None });
+        }
         if let Some((Claim::Order(order), _)) = shop.gate.find(&record.sale.id, id).await? {
             return Ok(Some(OrderRecord::accepted(Arc::unwrap_or_clone(order))));
         }

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod batcher;
 pub mod checkout;
 pub mod clock;
+pub mod deployment;
 pub mod gate;
 pub mod ledger;
 pub mod model;

@@ -77,13 +77,9 @@ pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
             continue;
         }
         let seen = watch.see(record, now);
-        work.push((record, view, seen));
+        work.push(mend(shop, record, view, seen, now));
     }
-    let results: Vec<Result<()>> = stream::iter(work)
-        .map(|(record, view, seen)| mend(shop, record, view, seen, now))
-        .buffer_unordered(RELOADS_MAX)
-        .collect()
-        .await;
+    let results: Vec<Result<()>> = stream::iter(work).buffer_unordered(RELOADS_MAX).collect().await;
     for (sale, seen) in &mut watch.sales {
         let record = records.iter().find(|record| record.sale.id == *sale);
         seen.watermark = record.map_or(seen.watermark, |record| record.watermark);
@@ -111,7 +107,7 @@ async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Se
     let sale = &record.sale.id;
     let Some(view) = view.filter(|view| view.live && view.epoch >= record.epoch.epoch) else {
         // Somebody else may be loading it; when nothing moves for a while, that somebody is dead.
-        let patience = shop.queue.push_timeout() * 2;
+        let patience = shop.queue.push_timeout().unwrap_or_default() * 2;
         let busy = record.epoch.stage != EpochStage::Live && now.saturating_sub(seen.epoch_since) < patience;
         return if busy { Ok(()) } else { reload(shop, sale).await.map(drop) };
     };
@@ -229,7 +225,9 @@ pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
     // 2. Fence: no push of an earlier epoch gets into the queue from here on.
     shop.queue.fence(sale, epoch).await?;
     // 3. A push that passed the fence just before is too late now to be promised.
-    shop.clock.sleep(shop.queue.push_timeout()).await;
+    if let Some(timeout) = shop.queue.push_timeout() {
+        shop.clock.sleep(timeout).await;
+    }
     // 4. Marker: once it is settled, so is all that passed the fence, and the epochs before are closed.
     let marker = Message { sale: sale.clone(), epoch, body: Body::Close };
     shop.queue.push(marker).await?;

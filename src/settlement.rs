@@ -1,10 +1,11 @@
 //! Settlement: pulls claims from the queue, lets the ledger decide on them, acknowledges, and tells the gate.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::ledger::{Settlement, Verdict};
-use crate::model::{Error, Result, limits};
-use crate::queue::{Delivery, Message};
+use crate::model::{Error, Message, Result, SaleId, limits};
+use crate::queue::Delivery;
 use crate::reconcile;
 use crate::shop::Shop;
 
@@ -25,36 +26,50 @@ pub async fn run(shop: &Shop) {
 /// Settles one batch: waits for it, commits, and only then acknowledges.
 pub async fn settle_once(shop: &Shop) -> Result<()> {
     let delivery = shop.queue.pull(limits::SETTLE_BATCH_CLAIMS_MAX).await?;
+    let started = shop.clock.monotonic();
     let settlement = match shop.ledger.settle(&delivery.messages).await {
         Err(Error::Damaged(what, why)) => return park_the_bad(shop, delivery, &format!("{what}: {why}")).await,
         settlement => settlement?,
     };
+    let took = shop.clock.monotonic().saturating_sub(started);
+    metrics::histogram!("sluice_stage_duration_seconds", "stage" => "settle").record(took);
     shop.queue.acknowledge(delivery.receipt).await?;
     finish(shop, &delivery.messages, &settlement).await;
     Ok(())
 }
 
 async fn finish(shop: &Shop, messages: &[Message], settlement: &Settlement) {
+    let mut counts: HashMap<(&SaleId, &'static str), u64> = HashMap::new();
     for (message, verdict) in messages.iter().zip(&settlement.verdicts) {
-        let outcome = match verdict {
-            Verdict::Settled => "settled",
-            Verdict::Known => "repeated",
-            Verdict::Late => "late",
-            Verdict::Marker => continue,
-            Verdict::Refused(reason) => {
-                metrics::counter!("sluice_broken_promises_total", "sale" => message.sale.to_string()).increment(1);
-                tracing::error!(?message, ?reason, "the gate admitted what the ledger could not keep");
-                "broken"
-            }
-            Verdict::Unknown => {
-                tracing::error!(?message, "a message about nothing the ledger knows");
-                "unknown"
-            }
-        };
-        metrics::counter!("sluice_settlements_total", "sale" => message.sale.to_string(), "outcome" => outcome)
-            .increment(1);
+        if let Some(outcome) = outcome(message, *verdict) {
+            *counts.entry((&message.sale, outcome)).or_default() += 1;
+        }
+    }
+    for ((sale, outcome), count) in counts {
+        metrics::counter!("sluice_settlements_total", "sale" => sale.to_string(), "outcome" => outcome)
+            .increment(count);
+        if outcome == "refused" {
+            metrics::counter!("sluice_broken_promises_total", "sale" => sale.to_string()).increment(count);
+        }
     }
     reconcile::apply(shop, &settlement.moves).await;
+}
+
+fn outcome(message: &Message, verdict: Verdict) -> Option<&'static str> {
+    match verdict {
+        Verdict::Settled => Some("settled"),
+        Verdict::Known => Some("repeated"),
+        Verdict::Late => Some("late"),
+        Verdict::Marker => None,
+        Verdict::Refused(reason) => {
+            tracing::error!(?message, ?reason, "the gate admitted what the ledger could not keep");
+            Some("refused")
+        }
+        Verdict::Unknown => {
+            tracing::error!(?message, "a message about nothing that the ledger knows");
+            Some("unknown")
+        }
+    }
 }
 
 /// A batch that the ledger cannot even read is settled message by message; those that fail alone are parked.

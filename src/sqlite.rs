@@ -183,6 +183,9 @@ impl Readers {
 /// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
+    /// The transaction had ended before the job began: an earlier job met a full disk, say.
+    #[error("the transaction was lost")]
+    TransactionLost,
     /// SQLite said no.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
@@ -199,7 +202,9 @@ impl Failure {
             Failure::Sqlite(rusqlite::Error::SqliteFailure(code, _)) if damaged(code.code) => {
                 Error::Damaged(layer, self.to_string())
             }
-            Failure::Sqlite(_) => Error::Unavailable { layer, why: self.to_string(), effect: Effect::None },
+            Failure::Sqlite(_) | Failure::TransactionLost => {
+                Error::Unavailable { layer, why: self.to_string(), effect: Effect::None }
+            }
         }
     }
 }
@@ -220,35 +225,35 @@ fn write(connection: &Connection, mut waiting: mpsc::Receiver<Job>) {
 }
 
 fn write_batch(connection: &Connection, jobs: &mut Vec<Job>) {
-    let begun = connection.execute_batch("begin immediate");
+    let begun = connection.execute_batch("begin immediate").map_err(|error| error.to_string());
     let mut replies = Vec::with_capacity(jobs.len());
-    let mut lost = begun.is_err();
+    let mut lost = None;
     for job in jobs.drain(..) {
         let (done, reply) = job(connection);
-        // A failure such as a full disk can end the whole transaction: what came before is gone with it.
-        lost |= !done && connection.is_autocommit();
+        // A failure such as a full disk may end the whole transaction, and all that came before in it.
+        if !done && connection.is_autocommit() {
+            lost = Some("an earlier job ended the transaction".to_owned());
+        }
         replies.push(reply);
     }
-    let committed = match begun {
-        Ok(()) if !lost => connection.execute_batch("commit"),
-        Ok(()) => Err(rusqlite::Error::ExecuteReturnedResults),
-        Err(error) => Err(error),
-    };
+    let committed = begun
+        .and_then(|()| lost.map_or(Ok(()), Err))
+        .and_then(|()| connection.execute_batch("commit").map_err(|error| error.to_string()));
     if committed.is_err() && !connection.is_autocommit() {
         let _gone = connection.execute_batch("rollback");
     }
     for reply in replies {
-        let unavailable = |error: &rusqlite::Error| Error::Unavailable {
-            layer: "sqlite",
-            why: error.to_string(),
-            effect: Effect::Unknown,
-        };
+        let unavailable =
+            |why: &String| Error::Unavailable { layer: "sqlite", why: why.clone(), effect: Effect::Unknown };
         reply(committed.as_ref().map(|()| ()).map_err(unavailable));
     }
 }
 
 /// Runs a job within its savepoint; after a failure or a panic nothing of it is left.
 fn guarded<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+    if connection.is_autocommit() {
+        return Err(Failure::TransactionLost);
+    }
     connection.prepare_cached("savepoint job")?.execute([])?;
     let result = catch_unwind(AssertUnwindSafe(|| job(connection)))
         .unwrap_or_else(|_| Err(Failure::Nonsense("the job panicked".into())));

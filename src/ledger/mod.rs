@@ -4,11 +4,14 @@
 //! the [journal]: every move of units, numbered per sale without gaps. [`Books`] reads, [`Ledger`] writes.
 //! Every write is one transaction, and every write may be asked for twice.
 
+mod desk;
 pub mod journal;
+mod sqlite;
 
 use async_trait::async_trait;
 
 pub use journal::Recount;
+pub use sqlite::SqliteLedger;
 
 pub use crate::model::{EpochStage, EpochState, Move, MoveKind, SaleRecord, Snapshot};
 

@@ -104,6 +104,23 @@ impl MoveKind {
         Some(moved)
     }
 
+    /// Takes the move back; `None` if the units are not where it put them.
+    pub fn undo(self, places: Places, units: Units) -> Option<Places> {
+        let Places { stock, available, held, sold } = places;
+        let before = match self {
+            MoveKind::Add => Places { stock: stock.minus(units)?, available: available.minus(units)?, ..places },
+            MoveKind::Withdraw => Places { stock: stock.plus(units)?, available: available.plus(units)?, ..places },
+            MoveKind::Hold => Places { held: held.minus(units)?, available: available.plus(units)?, ..places },
+            MoveKind::Cancel | MoveKind::Lapse => {
+                Places { available: available.minus(units)?, held: held.plus(units)?, ..places }
+            }
+            MoveKind::Sell => Places { sold: sold.minus(units)?, available: available.plus(units)?, ..places },
+            MoveKind::Confirm => Places { sold: sold.minus(units)?, held: held.plus(units)?, ..places },
+            MoveKind::Refuse | MoveKind::Open | MoveKind::Pause | MoveKind::Resume | MoveKind::Close => places,
+        };
+        Some(before)
+    }
+
     /// Whether it is the first move of an order or a withdrawal: the ledger's decision on the claim.
     pub fn settles(self) -> bool {
         matches!(self, MoveKind::Hold | MoveKind::Sell | MoveKind::Refuse | MoveKind::Withdraw)

@@ -2,12 +2,15 @@
 //!
 //! It also keeps the fence: per sale, the epochs under which claims may still be pushed.
 
+mod sqlite;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use crate::model::{Body, Message};
 use crate::model::{Epoch, Result, SaleId};
+pub use sqlite::SqliteQueue;
 
 /// The queue's promise.
 #[async_trait]
@@ -16,9 +19,9 @@ pub trait Queue: Send + Sync {
     /// error it may be. Pushed twice, it is pulled twice. Markers pass every fence.
     async fn push(&self, message: Message) -> Result<Push>;
 
-    /// Waits for messages, and takes up to so many claims from the front without removing them. Until they are
-    /// acknowledged, nobody else gets them; when their puller dies, they are pulled again.
-    async fn pull(&self, claims_max: usize) -> Result<Delivery>;
+    /// Waits for messages, and takes up to so many from the front without removing them (more, if they were pushed
+    /// together): until they are acknowledged or parked, the next pull begins with them again. One settles at a time.
+    async fn pull(&self, messages_max: usize) -> Result<Delivery>;
 
     /// Removes what was pulled; the second time changes nothing.
     async fn acknowledge(&self, receipt: Receipt) -> Result<()>;
@@ -35,8 +38,9 @@ pub trait Queue: Send + Sync {
     /// How much is waiting.
     async fn depth(&self) -> Result<Depth>;
 
-    /// After this time a push that has no answer is late: its claim must not be promised any more.
-    fn push_timeout(&self) -> Duration;
+    /// After this time a push that has no answer is late: its claim must not be promised any more. `None` where no push
+    /// is ever on its way past a fence.
+    fn push_timeout(&self) -> Option<Duration>;
 }
 
 /// The queue's answer to a push.

@@ -1,0 +1,221 @@
+//! The queue as a table beside the ledger's. A row is a batch of claims, so that one insert and one fsync carry many.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Notify;
+
+use super::{Delivery, Depth, Push, Queue, Receipt};
+use crate::batcher::{Batcher, Batches, Gone, Waiting, batcher};
+use crate::clock::Clock;
+use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
+use crate::sqlite::{Failure, Store};
+
+const LAYER: &str = "queue";
+
+/// Keeps messages in the table `messages`, and the fence in `bindings`.
+pub struct SqliteQueue {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    pushes: Batcher<Message, Result<Push>>,
+    pushed: Arc<Notify>,
+}
+
+impl SqliteQueue {
+    /// A queue in this database. It needs a tokio runtime, in which the batches form.
+    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+        let (pushes, batches) = batcher(limits::PUSH_WAITING_MAX);
+        let pushed = Arc::new(Notify::new());
+        tokio::spawn(push_batches(store.clone(), clock.clone(), batches, pushed.clone()));
+        Self { store, clock, pushes, pushed }
+    }
+}
+
+#[async_trait]
+impl Queue for SqliteQueue {
+    async fn push(&self, message: Message) -> Result<Push> {
+        self.pushes.call(message).await.unwrap_or_else(|gone| match gone {
+            Gone::Full => Err(Error::Overloaded(LAYER)),
+            Gone::Dropped => {
+                Err(Error::Unavailable { layer: LAYER, why: "shutting down".into(), effect: Effect::Unknown })
+            }
+        })
+    }
+
+    async fn pull(&self, claims_max: usize) -> Result<Delivery> {
+        loop {
+            let pushed = self.pushed.notified();
+            let front = self.store.read(LAYER, move |connection| front(connection, claims_max)).await?;
+            if let Some(row) = front.unreadable {
+                self.set_aside(Receipt { from: row.0, to: row.0 }, row.1).await?;
+            } else if let Some(delivery) = front.delivery {
+                return Ok(delivery);
+            } else {
+                pushed.await;
+            }
+        }
+    }
+
+    async fn acknowledge(&self, receipt: Receipt) -> Result<()> {
+        let job = move |connection: &Connection| {
+            let sql = "/* acknowledge */ delete from messages where position between ?1 and ?2";
+            connection.prepare_cached(sql)?.execute(params![receipt.from, receipt.to])?;
+            Ok(())
+        };
+        self.store.write(LAYER, job).await
+    }
+
+    async fn park(&self, receipt: Receipt, why: &str) -> Result<()> {
+        self.set_aside(receipt, why.to_owned()).await
+    }
+
+    async fn fence(&self, sale: &SaleId, below: Epoch) -> Result<()> {
+        let sale = sale.clone();
+        let job = move |connection: &Connection| {
+            let sql = "/* fence */ delete from bindings where sale = ?1 and epoch < ?2";
+            connection.prepare_cached(sql)?.execute(params![sale.as_str(), below.0])?;
+            Ok(())
+        };
+        self.store.write(LAYER, job).await
+    }
+
+    async fn bind(&self, sale: &SaleId, epoch: Epoch, open: bool) -> Result<()> {
+        let sale = sale.clone();
+        let job = move |connection: &Connection| {
+            let sql = if open {
+                "/* bind */ insert or ignore into bindings (sale, epoch) values (?1, ?2)"
+            } else {
+                "/* unbind */ delete from bindings where sale = ?1 and epoch = ?2"
+            };
+            connection.prepare_cached(sql)?.execute(params![sale.as_str(), epoch.0])?;
+            Ok(())
+        };
+        self.store.write(LAYER, job).await
+    }
+
+    async fn depth(&self) -> Result<Depth> {
+        let now = self.clock.now().millis();
+        let job = move |connection: &Connection| {
+            let sql = "/* depth */ select coalesce(sum(claims), 0), min(pushed_at), (select count(*) from parked) \
+                       from messages";
+            Ok(connection.prepare_cached(sql)?.query_row([], |row| {
+                let since: Option<i64> = row.get(1)?;
+                let oldest_ms = since.map_or(0, |since| u64::try_from(now - since).unwrap_or(0));
+                Ok(Depth { waiting: row.get(0)?, oldest: Duration::from_millis(oldest_ms), parked: row.get(2)? })
+            })?)
+        };
+        self.store.read(LAYER, job).await
+    }
+
+    /// Fence and push are transactions of one writer.
+    fn push_timeout(&self) -> Option<Duration> {
+        None
+    }
+}
+
+impl SqliteQueue {
+    async fn set_aside(&self, receipt: Receipt, why: String) -> Result<()> {
+        let now = self.clock.now().millis();
+        let job = move |connection: &Connection| {
+            let sql = "/* park */ insert or ignore into parked (position, body, why, parked_at) \
+                       select position, body, ?3, ?4 from messages where position between ?1 and ?2";
+            connection.prepare_cached(sql)?.execute(params![receipt.from, receipt.to, why, now])?;
+            let sql = "/* park, remove */ delete from messages where position between ?1 and ?2";
+            connection.prepare_cached(sql)?.execute(params![receipt.from, receipt.to])?;
+            Ok(())
+        };
+        self.store.write(LAYER, job).await
+    }
+}
+
+/// What stands at the front of the queue.
+#[derive(Default)]
+struct Front {
+    delivery: Option<Delivery>,
+    unreadable: Option<(u64, String)>,
+}
+
+/// Rows from the front until there are enough claims; a row that cannot be read comes alone.
+fn front(connection: &Connection, claims_max: usize) -> Result<Front, Failure> {
+    let mut statement =
+        connection.prepare_cached("/* pull */ select position, body from messages order by position")?;
+    let mut rows = statement.query([])?;
+    let mut front = Front::default();
+    while let Some(row) = rows.next()? {
+        let position: u64 = row.get(0)?;
+        let body: String = row.get(1)?;
+        let messages = match body.lines().map(serde_json::from_str).collect::<Result<Vec<Message>, _>>() {
+            Ok(messages) => messages,
+            Err(error) if front.delivery.is_none() => {
+                front.unreadable = Some((position, error.to_string()));
+                break;
+            }
+            Err(_) => break,
+        };
+        let receipt = Receipt { from: position, to: position };
+        let delivery = front.delivery.get_or_insert_with(|| Delivery { messages: Vec::new(), receipt });
+        if !delivery.messages.is_empty() && delivery.messages.len() + messages.len() > claims_max {
+            break;
+        }
+        delivery.messages.extend(messages);
+        delivery.receipt.to = position;
+    }
+    Ok(front)
+}
+
+/// Turns what gathered into one row, again and again.
+async fn push_batches(
+    store: Store,
+    clock: Arc<dyn Clock>,
+    mut batches: Batches<Message, Result<Push>>,
+    pushed: Arc<Notify>,
+) {
+    while let Some(batch) = batches.next(limits::PUSH_BATCH_CLAIMS_MAX).await {
+        let (messages, answers): (Vec<Message>, Vec<_>) = batch.into_iter().map(Waiting::split).unzip();
+        let now = clock.now().millis();
+        match store.write(LAYER, move |connection| insert(connection, &messages, now)).await {
+            Ok(pushes) => {
+                pushed.notify_one();
+                answers.into_iter().zip(pushes).for_each(|(answer, push)| answer(Ok(push)));
+            }
+            Err(error) => answers.into_iter().for_each(|answer| answer(Err(error.clone()))),
+        }
+    }
+}
+
+fn insert(connection: &Connection, messages: &[Message], now: i64) -> Result<Vec<Push>, Failure> {
+    let mut body = String::new();
+    let mut claims = 0_u64;
+    let mut pushes = Vec::with_capacity(messages.len());
+    let mut asked: Option<(&SaleId, Epoch, bool)> = None;
+    for message in messages {
+        let open = match (&message.body, asked) {
+            (Body::Close | Body::Sweep(_), _) => true,
+            (Body::Claim(_), Some((sale, epoch, open))) if *sale == message.sale && epoch == message.epoch => open,
+            (Body::Claim(_), _) => bound(connection, message)?,
+        };
+        asked = Some((&message.sale, message.epoch, open)).filter(|_| matches!(message.body, Body::Claim(_)));
+        if open {
+            let text = serde_json::to_string(message).map_err(|error| Failure::Nonsense(error.to_string()))?;
+            body.push_str(&text);
+            body.push('\n');
+            claims += 1;
+        }
+        pushes.push(if open { Push::Durable } else { Push::Fenced });
+    }
+    if claims > 0 {
+        let sql = "/* push */ insert into messages (body, claims, pushed_at) values (?1, ?2, ?3)";
+        connection.prepare_cached(sql)?.execute(params![body, claims, now])?;
+    }
+    Ok(pushes)
+}
+
+fn bound(connection: &Connection, message: &Message) -> rusqlite::Result<bool> {
+    let sql = "/* bound */ select 1 from bindings where sale = ?1 and epoch = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found: Option<i64> =
+        statement.query_row(params![message.sale.as_str(), message.epoch.0], |row| row.get(0)).optional()?;
+    Ok(found.is_some())
+}

@@ -1,0 +1,3 @@
+//! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
+
+mod embedded;
