@@ -2,6 +2,7 @@
 //! loaded again, and holds lapse. The steps and why they are enough: ARCHITECTURE.md, "Pending, marker, fence".
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -115,7 +116,8 @@ async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Se
         catch_up(shop, sale).await?;
     }
     let stuck = seen.watermark == record.watermark || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
-    if view.pending > 0 && stuck {
+    // A queue that failed is asked again by a marker, whether or not claims are pending.
+    if (view.pending > 0 && stuck) || shop.queue_down.load(Ordering::Relaxed) {
         sweep(shop, sale).await?;
     }
     Ok(())
@@ -169,9 +171,6 @@ pub async fn lapse_once(shop: &Shop) -> Result<Duration> {
 pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     let Some(view) = shop.gate.view(sale).await?.filter(|view| view.live) else { return Ok(()) };
     let before = shop.gate.pending(sale).await?;
-    if before.is_empty() {
-        return Ok(());
-    }
     let number = shop.clock.chance() >> 1;
     let marker = Message { sale: sale.clone(), epoch: view.epoch, body: Body::Sweep(number) };
     let pushed = shop.queue.push(marker).await;
@@ -213,6 +212,16 @@ async fn marked(shop: &Shop, sale: &SaleId, settled: impl Fn(&SaleRecord) -> boo
         shop.clock.sleep(MARKER_POLL).await;
     }
     Ok(false)
+}
+
+/// Comes back once the gate admits claims for this sale, loading it if nobody else does.
+pub async fn ensure_loaded(shop: &Shop, sale: &SaleId) -> Result<()> {
+    while !shop.gate.view(sale).await?.is_some_and(|view| view.live) {
+        if !reload(shop, sale).await? {
+            shop.clock.sleep(MARKER_POLL).await;
+        }
+    }
+    Ok(())
 }
 
 /// Loads a gate that has no valid memory of the sale, under a new epoch; false if another loader overtook this one.

@@ -245,7 +245,7 @@ fn write_batch(connection: &Connection, jobs: &mut Vec<Job>) {
     for reply in replies {
         let unavailable =
             |why: &String| Error::Unavailable { layer: "sqlite", why: why.clone(), effect: Effect::Unknown };
-        reply(committed.as_ref().map(|()| ()).map_err(unavailable));
+        reply(committed.as_ref().copied().map_err(unavailable));
     }
 }
 
