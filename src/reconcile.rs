@@ -214,12 +214,11 @@ async fn marked(shop: &Shop, sale: &SaleId, settled: impl Fn(&SaleRecord) -> boo
     Ok(false)
 }
 
-/// Comes back once the gate admits claims for this sale, loading it if nobody else does.
+/// Comes back once the gate admits claims for this sale, which must exist, loading it if nobody else does.
 pub async fn ensure_loaded(shop: &Shop, sale: &SaleId) -> Result<()> {
-    while !shop.gate.view(sale).await?.is_some_and(|view| view.live) {
-        if !reload(shop, sale).await? {
-            shop.clock.sleep(MARKER_POLL).await;
-        }
+    let loaded = async || Ok(shop.gate.view(sale).await?.is_some_and(|view| view.live));
+    while !loaded().await? && !reload(shop, sale).await? {
+        shop.clock.sleep(MARKER_POLL).await;
     }
     Ok(())
 }

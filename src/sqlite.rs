@@ -24,6 +24,9 @@ const JOBS_MAX: usize = 1_024;
 const JOBS_WAITING_MAX: usize = 8_192;
 /// Connections that read at the same time.
 const READERS_MAX: usize = 4;
+/// Pages of the write-ahead log before it is folded into the file: 64 MiB, so that a page which is written again and again
+/// is folded once.
+const LOG_PAGES_MAX: u32 = 16_384;
 /// Compiled statements kept per connection.
 const STATEMENTS_MAX: usize = 128;
 
@@ -130,17 +133,24 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel();
+        self.submit(layer, job, move |result| drop(answer.send(result))).await?;
+        answered.await.map_err(|_| gone(layer))?
+    }
+
+    /// Like [`Store::write`], but comes back as soon as the job is in line; `then` hears how it went.
+    pub async fn submit<T, F, A>(&self, layer: &'static str, job: F, then: A) -> Result<()>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+        A: FnOnce(Result<T>) + Send + 'static,
+    {
         let job: Job = Box::new(move |connection| {
             let result = guarded(connection, job).map_err(|failure| failure.named(layer));
             let done = result.is_ok();
-            let reply = move |committed: Result<()>| {
-                let _gone = answer.send(result.and_then(|value| committed.map(|()| value)));
-            };
+            let reply = move |committed: Result<()>| then(result.and_then(|value| committed.map(|()| value)));
             (done, Box::new(reply))
         });
-        let gone = || Error::Unavailable { layer, why: "its writer has ended".into(), effect: Effect::Unknown };
-        self.jobs.send(job).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.jobs.send(job).await.map_err(|_| gone(layer))
     }
 
     /// Runs the job on a reader, within one consistent cut.
@@ -155,6 +165,10 @@ impl Store {
             .await
             .map_err(|error| Error::Damaged(layer, error.to_string()))?
     }
+}
+
+fn gone(layer: &'static str) -> Error {
+    Error::Unavailable { layer, why: "its writer has ended".into(), effect: Effect::Unknown }
 }
 
 impl Readers {
@@ -271,7 +285,7 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
-    connection.pragma_update(None, "foreign_keys", "off")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
     connection.pragma_update(None, "cache_size", -16_384)?;
     connection.pragma_update(None, "temp_store", "memory")
 }

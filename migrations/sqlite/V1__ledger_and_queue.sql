@@ -40,31 +40,33 @@ create table items (
     check (stock = available + held + sold)
 ) strict, without rowid;
 
+-- In the sequence of settling, so that new orders are written side by side; only the index of ids is written at random.
 create table orders (
-    id blob primary key check (length(id) = 16),
     sale text not null references sales (id),
+    -- the number of its first move
+    settled_seq integer not null,
+    id blob not null unique check (length(id) = 16),
     customer text not null,
     state text not null check (state in ('held', 'sold', 'released', 'refused')),
     reason text check (reason in ('cancelled', 'lapsed', 'sold_out', 'customer_limit')),
     accepted_at integer not null,
     settled_at integer not null,
     expires_at integer,
-    -- the numbers of its first and of its latest move
-    settled_seq integer not null,
+    -- the number of its latest move
     seq integer not null,
+    primary key (sale, settled_seq),
     check ((reason is not null) = (state in ('released', 'refused')))
 ) strict, without rowid;
 
-create unique index orders_by_sale on orders (sale, settled_seq);
-create index orders_by_customer on orders (sale, customer, settled_seq);
 create index orders_due on orders (expires_at) where state = 'held';
 
 create table order_lines (
-    order_id blob not null references orders (id),
+    sale text not null,
+    settled_seq integer not null,
     position integer not null,
     sku text not null,
     quantity integer not null check (quantity > 0),
-    primary key (order_id, position)
+    primary key (sale, settled_seq, position)
 ) strict, without rowid;
 
 -- units held and sold per customer, in sales with a limit

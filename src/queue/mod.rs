@@ -23,7 +23,7 @@ pub trait Queue: Send + Sync {
     /// together): until they are acknowledged or parked, the next pull begins with them again. One settles at a time.
     async fn pull(&self, messages_max: usize) -> Result<Delivery>;
 
-    /// Removes what was pulled; the second time changes nothing.
+    /// Removes what was pulled, and all before it; the second time changes nothing.
     async fn acknowledge(&self, receipt: Receipt) -> Result<()>;
 
     /// Sets what was pulled aside, for a person to look at, instead of settling it.

@@ -1,6 +1,7 @@
 //! The queue as a table beside the ledger's. A row is a batch of claims, so that one insert and one fsync carry many.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +22,8 @@ pub struct SqliteQueue {
     clock: Arc<dyn Clock>,
     pushes: Batcher<Message, Result<Push>>,
     pushed: Arc<Notify>,
+    /// The last position that is settled; its rows are removed a moment later.
+    acknowledged: AtomicU64,
 }
 
 impl SqliteQueue {
@@ -29,7 +32,7 @@ impl SqliteQueue {
         let (pushes, batches) = batcher(limits::PUSH_WAITING_MAX);
         let pushed = Arc::new(Notify::new());
         tokio::spawn(push_batches(store.clone(), clock.clone(), batches, pushed.clone()));
-        Self { store, clock, pushes, pushed }
+        Self { store, clock, pushes, pushed, acknowledged: AtomicU64::new(0) }
     }
 }
 
@@ -44,10 +47,11 @@ impl Queue for SqliteQueue {
         })
     }
 
-    async fn pull(&self, claims_max: usize) -> Result<Delivery> {
+    async fn pull(&self, messages_max: usize) -> Result<Delivery> {
         loop {
             let pushed = self.pushed.notified();
-            let front = self.store.read(LAYER, move |connection| front(connection, claims_max)).await?;
+            let after = self.acknowledged.load(Ordering::Acquire);
+            let front = self.store.read(LAYER, move |connection| front(connection, after, messages_max)).await?;
             if let Some(row) = front.unreadable {
                 self.set_aside(Receipt { from: row.0, to: row.0 }, row.1).await?;
             } else if let Some(delivery) = front.delivery {
@@ -59,12 +63,13 @@ impl Queue for SqliteQueue {
     }
 
     async fn acknowledge(&self, receipt: Receipt) -> Result<()> {
+        self.acknowledged.fetch_max(receipt.to, Ordering::AcqRel);
         let job = move |connection: &Connection| {
-            let sql = "/* acknowledge */ delete from messages where position between ?1 and ?2";
-            connection.prepare_cached(sql)?.execute(params![receipt.from, receipt.to])?;
-            Ok(())
+            let sql = "/* acknowledge */ delete from messages where position <= ?1";
+            Ok(connection.prepare_cached(sql)?.execute([receipt.to])?)
         };
-        self.store.write(LAYER, job).await
+        // Rows that stay are pulled again after a restart and are known by then, so nobody waits for their removal.
+        self.store.submit(LAYER, job, |_| ()).await
     }
 
     async fn park(&self, receipt: Receipt, why: &str) -> Result<()> {
@@ -137,11 +142,11 @@ struct Front {
     unreadable: Option<(u64, String)>,
 }
 
-/// Rows from the front until there are enough claims; a row that cannot be read comes alone.
-fn front(connection: &Connection, claims_max: usize) -> Result<Front, Failure> {
-    let mut statement =
-        connection.prepare_cached("/* pull */ select position, body from messages order by position")?;
-    let mut rows = statement.query([])?;
+/// Rows after this position until there are enough messages; a row that cannot be read comes alone.
+fn front(connection: &Connection, after: u64, messages_max: usize) -> Result<Front, Failure> {
+    let sql = "/* pull */ select position, body from messages where position > ?1 order by position";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([after])?;
     let mut front = Front::default();
     while let Some(row) = rows.next()? {
         let position: u64 = row.get(0)?;
@@ -156,7 +161,7 @@ fn front(connection: &Connection, claims_max: usize) -> Result<Front, Failure> {
         };
         let receipt = Receipt { from: position, to: position };
         let delivery = front.delivery.get_or_insert_with(|| Delivery { messages: Vec::new(), receipt });
-        if !delivery.messages.is_empty() && delivery.messages.len() + messages.len() > claims_max {
+        if !delivery.messages.is_empty() && delivery.messages.len() + messages.len() > messages_max {
             break;
         }
         delivery.messages.extend(messages);

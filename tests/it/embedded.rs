@@ -1,87 +1,182 @@
 //! The embedded deployment from the inside: what is placed is settled, survives a restart, and adds up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use sluice::audit::{Verdict, audit};
-use sluice::checkout::{Placement, place};
+use sluice::audit::{Audit, Verdict, audit};
+use sluice::checkout::{self, Placement, place};
 use sluice::clock::RealClock;
-use sluice::deployment::{Deployment, embedded};
-use sluice::ledger::Creation;
-use sluice::model::{Customer, Item, Line, Order, Phase, Sale, SaleId, Sku, Units, Window};
-use sluice::reconcile;
+use sluice::gate::MemoryGate;
+use sluice::ledger::{SqliteLedger, Turn, Turned};
+use sluice::model::{Effect, Error, Mint, OrderState, Result, Sale};
+use sluice::queue::SqliteQueue;
 use sluice::shop::Shop;
+use sluice::sqlite::{Access, Store};
+use sluice::{reconcile, settlement};
 
-fn sale(id: &str, limit: Option<u32>) -> Sale {
-    Sale {
-        id: SaleId::new(id).unwrap(),
-        name: id.to_owned(),
-        window: Window { phase: Phase::Armed, opens_at: None, closes_at: None },
-        hold_seconds: 600,
-        per_customer_limit: limit.map(|limit| Units::new(limit).unwrap()),
-        items: vec![Item { sku: sku(), name: "A".into(), price_cents: 100, currency: "EUR".into() }],
-    }
+use crate::support::{create, eventually, keyed_order, order, sale, start, units};
+
+async fn exact(shop: &Shop, sale: &Sale) -> Audit {
+    let audit = audit(shop, &sale.id).await.unwrap().unwrap();
+    assert_eq!(audit.findings, []);
+    assert_eq!(audit.verdict, Verdict::Exact, "{audit:#?}");
+    audit
 }
 
-fn sku() -> Sku {
-    Sku::new("a").unwrap()
-}
-
-fn order(shop: &Shop, sale: &Sale, customer: &str, key: &str) -> Arc<Order> {
-    Arc::new(Order {
-        id: shop.mint.id("order", &sale.id, customer, key),
-        sale: sale.id.clone(),
-        customer: Customer::new(customer).unwrap(),
-        lines: vec![Line { sku: sku(), quantity: Units::new(1).unwrap() }],
-        accepted_at: shop.clock.now(),
-    })
-}
-
-async fn start(data: &std::path::Path) -> Arc<Deployment> {
-    let deployment = Arc::new(embedded(data, Arc::new(RealClock::new())).await.unwrap());
-    tokio::spawn({
-        let deployment = deployment.clone();
-        async move { deployment.run().await }
-    });
-    deployment
-}
-
-async fn create(shop: &Shop, sale: &Sale, stock: u32) {
-    let created = shop.ledger.create(sale, &[Units::new(stock).unwrap()]).await.unwrap();
-    assert!(matches!(created, Creation::Created(_)));
-    assert!(reconcile::reload(shop, &sale.id).await.unwrap());
+fn accepted(placements: &[Result<Placement>]) -> usize {
+    placements.iter().filter(|placed| matches!(placed, Ok(Placement::Accepted(_)))).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_buys_exactly_the_stock() {
     let data = tempfile::tempdir().unwrap();
-    let deployment = start(data.path()).await;
-    let shop = &deployment.shop;
-    let sale = sale("drop", None);
+    let running = start(data.path()).await;
+    let deployment = &running.deployment;
+    let (shop, sale) = (&deployment.shop, sale("drop"));
     create(shop, &sale, 100).await;
-    let crowd = (0..5_000).map(|number| place(shop, order(shop, &sale, &format!("c-{number}"), "k")));
+    let crowd = (0..5_000).map(|number| place(shop, order(shop, &sale, &format!("c-{number}"))));
     let placements = join_all(crowd).await;
-    let accepted = placements.iter().filter(|placed| matches!(placed, Ok(Placement::Accepted(_)))).count();
+    assert_eq!(accepted(&placements), 100);
     let sold_out = placements.iter().filter(|placed| matches!(placed, Ok(Placement::SoldOut { .. }))).count();
-    assert_eq!((accepted, sold_out), (100, 4_900));
+    assert_eq!(sold_out, 4_900);
     assert!(deployment.drain().await);
-    let audit = audit(shop, &sale.id).await.unwrap().unwrap();
-    assert_eq!(audit.findings, []);
-    assert_eq!(audit.verdict, Verdict::Exact);
-    assert_eq!(audit.stock.items[0].held.get(), 100);
+    assert_eq!(exact(shop, &sale).await.stock.items[0].held, units(100));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn racing_orders_of_one_customer_stay_within_the_limit() {
     let data = tempfile::tempdir().unwrap();
-    let deployment = start(data.path()).await;
+    let running = start(data.path()).await;
+    let deployment = &running.deployment;
     let shop = &deployment.shop;
-    let sale = sale("limited", Some(2));
+    let sale = Sale { per_customer_limit: Some(units(2)), ..sale("limited") };
     create(shop, &sale, 100).await;
-    let placements =
-        join_all((0..40).map(|number| place(shop, order(shop, &sale, "one", &format!("k-{number}"))))).await;
-    let accepted = placements.iter().filter(|placed| matches!(placed, Ok(Placement::Accepted(_)))).count();
-    assert_eq!(accepted, 2);
+    let race = (0..40).map(|number| place(shop, keyed_order(shop, &sale, "one", &format!("k-{number}"))));
+    assert_eq!(accepted(&join_all(race).await), 2);
     assert!(deployment.drain().await);
-    assert_eq!(audit(shop, &sale.id).await.unwrap().unwrap().verdict, Verdict::Exact);
+    exact(shop, &sale).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_what_was_accepted_and_knows_its_retries() {
+    let data = tempfile::tempdir().unwrap();
+    let sale = sale("restart");
+    let running = start(data.path()).await;
+    create(&running.deployment.shop, &sale, 3).await;
+    let order_before = order(&running.deployment.shop, &sale, "c-1");
+    let placed = place(&running.deployment.shop, order_before.clone()).await.unwrap();
+    assert!(matches!(placed, Placement::Accepted(_)), "{placed:?}");
+    running.kill().await;
+
+    let running = start(data.path()).await;
+    let shop = &running.deployment.shop;
+    reconcile::ensure_loaded(shop, &sale.id).await.unwrap();
+    let again = place(shop, order(shop, &sale, "c-1")).await.unwrap();
+    let Placement::Repeat(record) = again else { panic!("{again:?}") };
+    assert_eq!((record.order.id, record.state), (order_before.id, OrderState::Held));
+    assert_eq!(exact(shop, &sale).await.stock.items[0].held, units(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_holds_that_lapse_together_are_available_again_within_a_quarter_second() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path()).await;
+    let deployment = &running.deployment;
+    let shop = &deployment.shop;
+    let sale = Sale { hold_seconds: 2, ..sale("lapse") };
+    create(shop, &sale, 10_000).await;
+    let crowd = (0..10_000).map(|number| place(shop, order(shop, &sale, &format!("c-{number}"))));
+    assert_eq!(accepted(&join_all(crowd).await), 10_000);
+    assert!(deployment.drain().await);
+    let journal = || shop.ledger.journal(&sale.id, sluice::model::Seq(10_001), 20_000);
+    eventually("all holds have lapsed", || async { journal().await.unwrap().len() == 10_000 }).await;
+    let mut lags = Vec::new();
+    for step in journal().await.unwrap() {
+        let record = shop.ledger.order(step.claim.unwrap()).await.unwrap().unwrap();
+        lags.push(step.at.since(record.expires_at.unwrap()));
+    }
+    lags.sort_unstable();
+    let p99 = lags[lags.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(250), "p99 of the lag is {p99:?}");
+    eventually("the gate has them back", || async {
+        let view = shop.gate.view(&sale.id).await.unwrap().unwrap();
+        view.items[0].available == units(10_000)
+    })
+    .await;
+    exact(shop, &sale).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_ends_once_however_many_race_to_end_it() {
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path()).await;
+    let deployment = &running.deployment;
+    let (shop, sale) = (&deployment.shop, sale("race"));
+    create(shop, &sale, 50).await;
+    for number in 0..50 {
+        let order = order(shop, &sale, &format!("c-{number}"));
+        let id = order.id;
+        place(shop, order).await.unwrap();
+        let turns = [Turn::Confirm, Turn::Cancel, Turn::Confirm, Turn::Cancel];
+        let race = turns.map(|turn| checkout::turn(shop, id, turn, Duration::from_secs(5)));
+        let turned = join_all(race).await;
+        let done = turned.iter().filter(|turned| matches!(turned, Ok(Turned::Done(..)))).count();
+        assert_eq!(done, 1, "{turned:?}");
+    }
+    exact(shop, &sale).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_loses_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(RealClock::new());
+    let store = Store::open(&data.path().join("sluice.db"), Access::Write).unwrap();
+    let queue = Arc::new(SqliteQueue::new(store.clone(), clock.clone()));
+    let ledger = Arc::new(SqliteLedger::new(store.clone(), clock.clone()));
+    let gate = Arc::new(MemoryGate::new(clock.clone()));
+    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, Mint::new([7; 32])));
+    let running = shop.clone();
+    tokio::spawn(async move { futures_util::future::join(settlement::run(&running), reconcile::run(&running)).await });
+    let sale = sale("full");
+    create(&shop, &sale, 100_000).await;
+
+    let pages: i64 = limit_pages(&store, |pages| pages + 20).await;
+    let (mut promised, mut unknown, mut refused) = (0, 0, 0);
+    for number in 0..200 {
+        let crowd = (0..50).map(|other| place(&shop, order(&shop, &sale, &format!("c-{number}-{other}"))));
+        for placed in join_all(crowd).await {
+            match placed {
+                Ok(Placement::Accepted(_)) => promised += 1,
+                Ok(Placement::Unavailable(Effect::None)) => refused += 1,
+                Err(Error::Unavailable { effect: Effect::Unknown, .. }) => unknown += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        if refused > 0 {
+            break;
+        }
+    }
+    assert!(promised > 0 && unknown > 0 && refused > 0, "{promised} promised, {unknown} unknown, {refused} refused");
+
+    limit_pages(&store, move |_| pages + 100_000).await;
+    eventually("everything admitted is settled", || async {
+        let view = shop.gate.view(&sale.id).await.unwrap().unwrap();
+        view.pending == 0 && shop.queue.depth().await.unwrap().waiting == 0
+    })
+    .await;
+    assert_eq!(exact(&shop, &sale).await.stock.items[0].held, units(promised + unknown));
+    assert!(matches!(place(&shop, order(&shop, &sale, "later")).await, Ok(Placement::Accepted(_))));
+}
+
+/// Sets how large the database may grow, from how large it is; answers with the size before.
+async fn limit_pages(store: &Store, limit: impl FnOnce(i64) -> i64 + Send + 'static) -> i64 {
+    store
+        .write("test", move |connection| {
+            let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0))?;
+            connection.query_row(&format!("pragma max_page_count = {}", limit(pages)), [], |_| Ok(()))?;
+            Ok(pages)
+        })
+        .await
+        .unwrap()
 }

@@ -21,7 +21,7 @@ pub(super) fn sales(connection: &Connection) -> Result<Vec<SaleRecord>, Failure>
 }
 
 pub(super) fn orders(connection: &Connection, filter: &OrderFilter) -> Result<OrderPage, Failure> {
-    let mut sql = "/* orders */ select id, settled_seq from orders where sale = ? and settled_seq > ?".to_owned();
+    let mut sql = format!("/* orders */ {} where sale = ? and settled_seq > ?", rows::ORDER);
     let after = i64::try_from(filter.after.0).unwrap_or(i64::MAX);
     let mut values: Vec<Value> = vec![filter.sale.as_str().to_owned().into(), after.into()];
     if let Some(state) = filter.state {
@@ -35,15 +35,17 @@ pub(super) fn orders(connection: &Connection, filter: &OrderFilter) -> Result<Or
     sql.push_str(" order by settled_seq limit ?");
     values.push(i64::try_from(filter.limit.saturating_add(1)).unwrap_or(i64::MAX).into());
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params_from_iter(values), |row| Ok((OrderId(row.get(0)?), Seq(row.get(1)?))))?;
-    let mut keys: Vec<(OrderId, Seq)> = found.collect::<rusqlite::Result<_>>()?;
-    let more = keys.len() > filter.limit;
-    keys.truncate(filter.limit);
+    let mut found = statement.query(params_from_iter(values))?;
     let mut page = OrderPage::default();
-    for (id, _) in &keys {
-        page.orders.extend(rows::order(connection, *id)?);
+    let mut last = None;
+    while let Some(row) = found.next()? {
+        if page.orders.len() == filter.limit {
+            page.next = last;
+            break;
+        }
+        page.orders.push(rows::order_row(connection, row)?);
+        last = Some(Seq(row.get(9)?));
     }
-    page.next = keys.last().filter(|_| more).map(|(_, seq)| *seq);
     Ok(page)
 }
 
@@ -128,13 +130,11 @@ pub(super) fn recount(connection: &Connection, sale: &SaleId) -> Result<Option<R
     let Some((record, head)) = rows::sale_and_chain(connection, sale)? else { return Ok(None) };
     let mut recounter = Recounter::new(&record);
     each_move(connection, sale, Seq(0), Seq(i64::MAX.unsigned_abs()), |step, chain| recounter.step(&step, chain))?;
-    let sql = "/* recount orders */ select id from orders where sale = ?1 order by settled_seq";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!("/* recount orders */ {} where sale = ?1 order by settled_seq", rows::ORDER);
+    let mut statement = connection.prepare_cached(&sql)?;
     let mut found = statement.query([sale.as_str()])?;
     while let Some(row) = found.next()? {
-        if let Some(order) = rows::order(connection, OrderId(row.get(0)?))? {
-            recounter.order(&order);
-        }
+        recounter.order(&rows::order_row(connection, row)?);
     }
     each_customer(connection, sale, |customer, units| recounter.used(&customer, units))?;
     Ok(Some(recounter.finish(head)))

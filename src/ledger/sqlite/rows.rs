@@ -14,7 +14,8 @@ use crate::sqlite::Failure;
 
 pub(super) const SALE: &str = "select id, name, phase, opens_at, closes_at, hold_seconds, per_customer_limit, seq, \
                                epoch, stage, closed_epoch, swept, hash from sales";
-const ORDER: &str = "select id, sale, customer, state, reason, accepted_at, settled_at, expires_at, seq from orders";
+pub(super) const ORDER: &str = "select id, sale, customer, state, reason, accepted_at, settled_at, expires_at, seq, \
+                                settled_seq from orders";
 
 pub(super) fn sale(connection: &Connection, id: &SaleId) -> Result<Option<SaleRecord>, Failure> {
     Ok(sale_and_chain(connection, id)?.map(|(record, _)| record))
@@ -76,12 +77,12 @@ pub(super) fn order(connection: &Connection, id: OrderId) -> Result<Option<Order
 }
 
 pub(super) fn order_row(connection: &Connection, row: &Row<'_>) -> Result<OrderRecord, Failure> {
-    let id = OrderId(row.get(0)?);
+    let sale = sale_id(row.get(1)?)?;
     let order = Order {
-        id,
-        sale: sale_id(row.get(1)?)?,
+        id: OrderId(row.get(0)?),
         customer: customer(row.get(2)?)?,
-        lines: lines(connection, id)?,
+        lines: lines(connection, &sale, row.get(9)?)?,
+        sale,
         accepted_at: Time::from_millis(row.get(5)?),
     };
     Ok(OrderRecord {
@@ -94,10 +95,11 @@ pub(super) fn order_row(connection: &Connection, row: &Row<'_>) -> Result<OrderR
     })
 }
 
-fn lines(connection: &Connection, order: OrderId) -> Result<Vec<Line>, Failure> {
-    let sql = "/* order lines */ select sku, quantity from order_lines where order_id = ?1 order by position";
+fn lines(connection: &Connection, sale: &SaleId, settled_seq: u64) -> Result<Vec<Line>, Failure> {
+    let sql = "/* order lines */ select sku, quantity from order_lines where sale = ?1 and settled_seq = ?2 \
+               order by position";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query([order.0])?;
+    let mut rows = statement.query(params![sale.as_str(), settled_seq])?;
     let mut lines = Vec::new();
     while let Some(row) = rows.next()? {
         lines.push(Line { sku: sku(row.get(0)?)?, quantity: units(row.get(1)?)? });
@@ -254,10 +256,12 @@ fn save_orders(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
     let sql = "/* insert order */ insert into orders (id, sale, customer, state, reason, accepted_at, settled_at, \
                expires_at, settled_seq, seq) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
     let mut orders = connection.prepare_cached(sql)?;
-    let sql = "/* insert line */ insert into order_lines (order_id, position, sku, quantity) values (?1, ?2, ?3, ?4)";
+    let sql = "/* insert line */ insert into order_lines (sale, settled_seq, position, sku, quantity) \
+               values (?1, ?2, ?3, ?4, ?5)";
     let mut lines = connection.prepare_cached(sql)?;
     for record in &desk.orders {
         let order = &record.order;
+        let seq = record.seq.map(|seq| seq.0);
         orders.execute(params![
             order.id.0,
             order.sale.as_str(),
@@ -267,10 +271,10 @@ fn save_orders(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
             order.accepted_at.millis(),
             record.settled_at.map(Time::millis),
             record.expires_at.map(Time::millis),
-            record.seq.map(|seq| seq.0),
+            seq,
         ])?;
         for (position, line) in order.lines.iter().enumerate() {
-            lines.execute(params![order.id.0, position, line.sku.as_str(), line.quantity.get()])?;
+            lines.execute(params![order.sale.as_str(), seq, position, line.sku.as_str(), line.quantity.get()])?;
         }
     }
     Ok(())

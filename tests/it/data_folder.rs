@@ -1,0 +1,97 @@
+//! A data folder that cannot be served is refused at start, with what to do, and is left as it is.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use sluice::clock::RealClock;
+use sluice::deployment::{embedded, inspect};
+use sluice::sqlite::{Access, Store};
+
+use crate::support::{create, sale, start};
+
+async fn refusal(data: &Path) -> String {
+    match embedded(data, Arc::new(RealClock::new())).await {
+        Ok(_) => panic!("it was served"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// A folder with a small sale in it, that nobody serves any more.
+fn used_folder() -> tempfile::TempDir {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let running = start(data.path()).await;
+        let deployment = &running.deployment;
+        create(&deployment.shop, &sale("drop"), 10).await;
+        for number in 0..2_000 {
+            let order = crate::support::order(&deployment.shop, &sale("drop"), &format!("c-{number}"));
+            sluice::checkout::place(&deployment.shop, order).await.unwrap();
+        }
+        deployment.drain().await;
+    });
+    drop(runtime);
+    data
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_servers_do_not_share_a_folder() {
+    let data = tempfile::tempdir().unwrap();
+    let _first = start(data.path()).await;
+    let why = refusal(data.path()).await;
+    assert!(why.contains("served by another process") && why.contains("--data"), "{why}");
+}
+
+#[test]
+fn a_damaged_database_is_refused_and_left_alone() {
+    let data = used_folder();
+    let path = data.path().join("sluice.db");
+    // Opening and closing it folds the write-ahead log into the file.
+    drop(rusqlite::Connection::open(&path).unwrap().execute_batch("pragma wal_checkpoint(truncate)"));
+    let mut bytes = fs::read(&path).unwrap();
+    for page in bytes.chunks_mut(4096).skip(2) {
+        page[..64].fill(0x5a);
+    }
+    fs::write(&path, &bytes).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let why = runtime.block_on(refusal(data.path()));
+    assert!(why.contains("damaged") && why.contains("backup"), "{why}");
+    assert!(fs::read(&path).unwrap() == bytes, "the damaged file was changed");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    fs::write(data.path().join("sluice.db"), vec![b'x'; 8192]).unwrap();
+    let why = refusal(data.path()).await;
+    assert!(why.contains("damaged"), "{why}");
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("sluice.db");
+    drop(Store::open(&path, Access::Write).unwrap());
+    let sql = "insert into refinery_schema_history (version, name, applied_on, checksum) values (999, 'later', '', '')";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    let why = refusal(data.path()).await;
+    assert!(why.contains("schema version 999") && why.contains("newer Sluice"), "{why}");
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("file");
+    fs::write(&file, "").unwrap();
+    let why = refusal(&file.join("data")).await;
+    assert!(why.contains("cannot create the data folder") && why.contains("--data"), "{why}");
+}
+
+#[tokio::test]
+async fn looking_at_a_folder_that_was_never_served_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let Err(error) = inspect(data.path(), Arc::new(RealClock::new())).await else { panic!() };
+    assert!(error.to_string().contains("does not exist"), "{error:#}");
+    assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0, "nothing is made by looking");
+}
