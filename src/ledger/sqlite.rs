@@ -248,14 +248,9 @@ fn next_due(connection: &Connection) -> Result<Option<Time>, Failure> {
 }
 
 fn lapse(connection: &Connection, orders_max: usize, now: Time) -> Result<Lapses, Failure> {
-    let sql = "/* due holds */ select id from orders where state = 'held' and expires_at <= ?1 \
-               order by expires_at limit ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let due = statement.query_map(params![now.millis(), orders_max], |row| row.get(0).map(OrderId))?;
     let mut lapses = Lapses::default();
     let mut desks: Vec<Desk> = Vec::new();
-    for id in due.collect::<rusqlite::Result<Vec<_>>>()? {
-        let record = rows::order(connection, id)?.ok_or_else(|| nonsense("a due order is gone"))?;
+    for record in rows::due(connection, orders_max, now)? {
         let sale = &record.order.sale;
         let at = match desks.iter().position(|desk| desk.record.sale.id == *sale) {
             Some(at) => at,
@@ -264,8 +259,8 @@ fn lapse(connection: &Connection, orders_max: usize, now: Time) -> Result<Lapses
                 desks.len() - 1
             }
         };
-        let lag = record.expires_at.map_or(0, |due| now.millis() - due.millis());
-        lapses.lags_ms.push(u64::try_from(lag).unwrap_or(0));
+        let due = record.expires_at.unwrap_or(now);
+        lapses.lags_ms.push(u64::try_from(now.since(due).as_millis()).unwrap_or(u64::MAX));
         rows::turn(connection, &mut desks[at], record, MoveKind::Lapse)?;
     }
     for desk in desks {

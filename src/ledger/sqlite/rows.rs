@@ -76,6 +76,18 @@ pub(super) fn order(connection: &Connection, id: OrderId) -> Result<Option<Order
     rows.next()?.map(|row| order_row(connection, row)).transpose()
 }
 
+/// The holds that are due, oldest first.
+pub(super) fn due(connection: &Connection, orders_max: usize, now: Time) -> Result<Vec<OrderRecord>, Failure> {
+    let sql = format!("/* due holds */ {ORDER} where state = 'held' and expires_at <= ?1 order by expires_at limit ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![now.millis(), orders_max])?;
+    let mut due = Vec::new();
+    while let Some(row) = rows.next()? {
+        due.push(order_row(connection, row)?);
+    }
+    Ok(due)
+}
+
 pub(super) fn order_row(connection: &Connection, row: &Row<'_>) -> Result<OrderRecord, Failure> {
     let sale = sale_id(row.get(1)?)?;
     let order = Order {
