@@ -11,6 +11,7 @@ pub mod checkout;
 pub mod clock;
 pub mod deployment;
 pub mod gate;
+pub mod http;
 pub mod ledger;
 pub mod model;
 pub mod queue;
