@@ -94,8 +94,8 @@ impl Client {
     }
 
     /// Does.
-    pub(super) async fn post(&self, path: &str, body: &Value, key: Option<&str>) -> anyhow::Result<Value> {
-        self.ask(Method::POST, path, Some(body), key).await?.done()
+    pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.ask(Method::POST, path, Some(body), None).await?.done()
     }
 
     /// Asks and takes any answer.
@@ -138,7 +138,8 @@ impl Client {
 }
 
 impl Reply {
-    fn done(self) -> anyhow::Result<Value> {
+    /// The answer, if it is a yes; otherwise the problem in words.
+    pub(super) fn done(self) -> anyhow::Result<Value> {
         if self.status.is_success() {
             return Ok(self.body);
         }

@@ -22,8 +22,8 @@ pub(super) fn table(rows: &[Vec<String>]) -> io::Result<()> {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let number = |column: usize| {
-        let mut cells = rows.iter().skip(1).filter_map(|row| row.get(column));
-        rows.len() > 1 && cells.all(|cell| cell == "-" || cell.parse::<i64>().is_ok())
+        let cells = || rows.iter().skip(1).filter_map(|row| row.get(column)).filter(|cell| *cell != "-");
+        cells().next().is_some() && cells().all(|cell| cell.parse::<i64>().is_ok())
     };
     let mut out = String::new();
     for row in rows {

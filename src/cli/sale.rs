@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use axum::http::Method;
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::client::{Client, Server};
+use super::client::Server;
 use super::print;
 use crate::clock::{Clock, RealClock};
 
@@ -151,10 +152,10 @@ impl Create {
     async fn run(self) -> anyhow::Result<()> {
         let body = self.body()?;
         let client = self.server.client().await?;
-        let mut sale = client.post("/v1/sales", &body, None).await?;
+        let mut sale = client.post("/v1/sales", &body).await?;
         let id = sale["id"].as_str().unwrap_or_default().to_owned();
         if self.open {
-            sale = client.post(&format!("/v1/sales/{id}/open"), &json!({}), None).await?;
+            sale = client.post(&format!("/v1/sales/{id}/open"), &json!({})).await?;
         }
         eprintln!("Created: {}", summary(&sale));
         if self.json { print::json(&sale) } else { Ok(print::text(&format!("{id}\n"))?) }
@@ -223,7 +224,7 @@ impl One {
 impl Steer {
     async fn run(self, verb: &str) -> anyhow::Result<()> {
         let client = self.server.client().await?;
-        let sale = client.post(&format!("/v1/sales/{}/{verb}", segment(&self.sale)?), &json!({}), None).await?;
+        let sale = client.post(&format!("/v1/sales/{}/{verb}", segment(&self.sale)?), &json!({})).await?;
         eprintln!("{}", summary(&sale));
         Ok(())
     }
@@ -235,15 +236,12 @@ impl Adjust {
         let path = format!("/v1/sales/{}/items/{}/adjustments", segment(&self.sale)?, segment(&self.sku)?);
         let body = json!({ "delta": self.delta, "reason": self.reason });
         let key = self.key.unwrap_or_else(|| format!("{:016x}", RealClock::new().chance()));
-        let adjusted = adjust(&client, &path, &body, &key).await?;
+        let again = || format!("to try again without doing it twice, add --key {key}");
+        let reply = client.ask(Method::POST, &path, Some(&body), Some(&key)).await.with_context(again)?;
+        let adjusted = if reply.status.is_server_error() { reply.done().with_context(again) } else { reply.done() }?;
         eprintln!("The stock of {} is {} now (#{})", self.sku, adjusted["stock"], adjusted["seq"]);
         Ok(())
     }
-}
-
-async fn adjust(client: &Client, path: &str, body: &Value, key: &str) -> anyhow::Result<Value> {
-    let adjusted = client.post(path, body, Some(key)).await;
-    adjusted.with_context(|| format!("to try again without doing it twice, add --key {key}"))
 }
 
 /// A text that stands in a path as it is.

@@ -14,7 +14,7 @@ use futures_util::future::{Either, select};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::fields::{self, Fields};
+use super::fields::{self, Fields, Node};
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, Patience};
@@ -230,22 +230,24 @@ fn strict(sale: &Sale, wish: &NewOrder<'_>) -> Option<(Customer, Vec<Line>)> {
 fn careful(sale: &Sale, order: &mut Fields<'_>) -> Option<(Customer, Vec<Line>)> {
     let customer = order.required("customer").and_then(|node| node.text());
     let lines = order.required("lines").and_then(|node| node.list(1..=limits::ORDER_LINES_MAX))?;
-    let lines: Vec<_> = lines.into_iter().map(|line| line.object(|line| careful_line(sale, line)).flatten()).collect();
-    for index in fields::repeated(lines.iter().map(|line| line.as_ref().map(|line| &line.sku))) {
-        if lines[index].is_some() {
+    let read = |line: Node<'_>| line.object(|line| careful_line(sale, line)).unwrap_or_default();
+    let lines: Vec<(Option<Sku>, Option<Units>)> = lines.into_iter().map(read).collect();
+    for index in fields::repeated(lines.iter().map(|(sku, _)| sku)) {
+        if lines[index].0.is_some() {
             order.fault(&format!("lines/{index}/sku"), "stands in an earlier line already");
         }
     }
-    Some((customer?, lines.into_iter().collect::<Option<_>>()?))
+    let lines = lines.into_iter().map(|(sku, quantity)| Some(Line { sku: sku?, quantity: quantity? }));
+    Some((customer?, lines.collect::<Option<_>>()?))
 }
 
-fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> Option<Line> {
+fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Units>) {
     let sku = line.required("sku").and_then(|node| node.text::<Sku>());
     if sku.as_ref().is_some_and(|sku| sale.item(sku).is_none()) {
         line.fault("sku", "is not in this sale");
     }
     let quantity = line.required("quantity").and_then(|node| node.count(1..=limits::LINE_UNITS_MAX));
-    Some(Line { sku: sku?, quantity: Units::new(quantity?).ok()? })
+    (sku, quantity.and_then(|count| Units::new(count).ok()))
 }
 
 /// What orders of one sale need again and again: its items, its counters, its refusals as they are sent.

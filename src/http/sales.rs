@@ -277,9 +277,9 @@ impl NewSale {
         let hold_seconds = sale.optional("hold_seconds").map(|node| node.count(0..=limits::HOLD_SECONDS_MAX));
         let limit = sale.optional("per_customer_limit").map(|node| node.count(1..=limits::STOCK_UNITS_MAX));
         let items = sale.required("items").and_then(|node| node.list(1..=limits::SALE_ITEMS_MAX))?;
-        let items: Vec<_> = items.into_iter().map(|item| item.object(NewItem::read).flatten()).collect();
-        for index in fields::repeated(items.iter().map(|item| item.as_ref().map(|item| &item.sku))) {
-            if items[index].is_some() {
+        let items: Vec<_> = items.into_iter().map(|item| item.object(NewItem::read).unwrap_or_default()).collect();
+        for index in fields::repeated(items.iter().map(|(sku, _)| sku)) {
+            if items[index].0.is_some() {
                 sale.fault(&format!("items/{index}/sku"), "stands in an earlier item already");
             }
         }
@@ -290,7 +290,7 @@ impl NewSale {
             closes_at,
             hold_seconds: hold_seconds.unwrap_or(Some(600))?,
             per_customer_limit: limit.flatten().and_then(|count| Units::new(count).ok()),
-            items: items.into_iter().collect::<Option<_>>()?,
+            items: items.into_iter().map(|(_, item)| item).collect::<Option<_>>()?,
         })
     }
 
@@ -313,21 +313,26 @@ impl NewSale {
 }
 
 impl NewItem {
-    fn read(item: &mut Fields<'_>) -> Option<Self> {
+    /// The item, and its SKU even if something else is wrong with it.
+    fn read(item: &mut Fields<'_>) -> (Option<Sku>, Option<Self>) {
         let sku = item.required("sku").and_then(|node| node.text::<Sku>());
         let name = item.optional("name").map(|node| node.prose());
         let price_max = i64::try_from(limits::PRICE_CENTS_MAX).unwrap_or(i64::MAX);
         let price = item.optional("price_cents").map(|node| node.whole(0..=price_max));
         let currency = item.optional("currency").map(|node| node.text::<Currency>());
         let stock = item.required("stock").and_then(|node| node.count(0..=limits::STOCK_UNITS_MAX));
-        let sku = sku?;
-        Some(Self {
-            name: name.unwrap_or_else(|| Some(sku.to_string()))?,
-            price_cents: u64::try_from(price.unwrap_or(Some(0))?).ok()?,
-            currency: currency.unwrap_or_else(|| Some(Currency("USD".into())))?.0,
-            stock: Units::new(stock?).ok()?,
-            sku,
-        })
+        let whole = || {
+            let sku = sku.clone()?;
+            Some(Self {
+                name: name.unwrap_or_else(|| Some(sku.to_string()))?,
+                price_cents: u64::try_from(price.unwrap_or(Some(0))?).ok()?,
+                currency: currency.unwrap_or_else(|| Some(Currency("USD".into())))?.0,
+                stock: Units::new(stock?).ok()?,
+                sku,
+            })
+        };
+        let new = whole();
+        (sku, new)
     }
 }
 
