@@ -1,6 +1,7 @@
 //! Recounts a sale and compares all layers.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::gate::GateItem;
 use crate::ledger::journal::{Finding, Invariant};
@@ -8,11 +9,13 @@ use crate::model::{Error, Item, Places, Result, SaleId, SaleRecord, Seq, Sku, Un
 use crate::shop::Shop;
 
 /// Where the units of a sale are, all layers at one watermark.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Stock {
     /// Which.
+    #[schema(value_type = String)]
     pub sale: SaleId,
     /// The journal's number at which all layers were read.
+    #[schema(value_type = u64)]
     pub watermark: Seq,
     /// Whether every layer's arithmetic holds.
     pub conserved: bool,
@@ -23,33 +26,40 @@ pub struct Stock {
 }
 
 /// Where the units of an item are: `stock = available + held + sold + in_flight`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct StockItem {
     /// Which.
+    #[schema(value_type = String)]
     pub sku: Sku,
     /// Units put into the sale and not withdrawn.
+    #[schema(value_type = u32)]
     pub stock: Units,
     /// Units that nobody has, not even a claim on its way.
+    #[schema(value_type = u32)]
     pub available: Units,
     /// Units set aside for somebody, for a time.
+    #[schema(value_type = u32)]
     pub held: Units,
     /// Units that are somebody's.
+    #[schema(value_type = u32)]
     pub sold: Units,
     /// Units admitted by the gate that the ledger has not settled yet.
+    #[schema(value_type = u32)]
     pub in_flight: Units,
     /// What the gate says; `None` while it is not loaded.
     pub gate: Option<GateStock>,
 }
 
 /// What the gate says of an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct GateStock {
     /// Units it would admit.
+    #[schema(value_type = u32)]
     pub available: Units,
 }
 
 /// What an audit came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Everything adds up and nothing is on its way.
@@ -61,7 +71,7 @@ pub enum Verdict {
 }
 
 /// A recount of one sale, all layers compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Audit {
     /// The verdict.
     pub verdict: Verdict,

@@ -1,3 +1,26 @@
 //! The program: see `sluice --help`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use sluice::cli::Cli;
+use sluice::config;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sluice: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    config::load_env_file()?;
+    let cli = Cli::parse();
+    tokio::runtime::Runtime::new()?.block_on(cli.run())
+}

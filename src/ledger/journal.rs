@@ -63,7 +63,7 @@ pub struct RecountItem {
 }
 
 /// Something that does not add up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Finding {
     /// Which invariant it breaks.
     pub invariant: Invariant,
@@ -74,7 +74,7 @@ pub struct Finding {
 }
 
 /// The invariants of a sale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Invariant {
     /// Never more held and sold than stock.

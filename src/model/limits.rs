@@ -10,6 +10,8 @@ pub const SALE_ITEMS_MAX: usize = 64;
 pub const ORDER_LINES_MAX: usize = 16;
 /// Units of one order line.
 pub const LINE_UNITS_MAX: u32 = 10_000;
+/// Price of one unit, in the smallest unit of its currency.
+pub const PRICE_CENTS_MAX: u64 = 1_000_000_000_000;
 /// Length of a sale's id, and of a SKU.
 pub const ID_BYTES_MAX: usize = 64;
 /// Length of a customer's name and of an idempotency key.
@@ -33,6 +35,8 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 /// From the request's head to the end of its body.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a client may take no byte of an answer that waits for it.
+pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// From SIGTERM to the end of the process.
 pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
 

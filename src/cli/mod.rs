@@ -1,0 +1,79 @@
+//! The commands: one file each. Data goes to stdout, messages to stderr.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage; `sluice audit` also 10 for a violation and 11 for not yet settled.
+
+mod audit;
+mod client;
+mod completions;
+mod healthcheck;
+mod openapi;
+mod print;
+mod sale;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Sells exactly the stock there is, to a crowd a thousand times larger.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    before_help = "Example: sluice serve & sluice sale create --name Launch --item ps5=1000 --open",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. A file .env is read; see each command's --help.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API and settle what it accepts
+    Serve(serve::Args),
+    /// Create, read and steer sales of a running server
+    Sale(sale::Args),
+    /// Recount a sale, or all of them, and compare every layer
+    Audit(audit::Args),
+    /// Print the API's OpenAPI description
+    Openapi(openapi::Args),
+    /// Ask a running server whether it is ready
+    Healthcheck(healthcheck::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Serve(args) => serve::run(args).await,
+            Command::Sale(args) => sale::run(args).await,
+            Command::Audit(args) => audit::run(args).await,
+            Command::Openapi(args) => openapi::run(&args),
+            Command::Healthcheck(args) => healthcheck::run(args).await,
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn every_help_begins_with_an_example() {
+        fn check(command: &mut clap::Command) {
+            let help = command.render_long_help().to_string();
+            assert!(help.starts_with("Example: sluice"), "{help}");
+            command.get_subcommands_mut().for_each(check);
+        }
+        Cli::command().debug_assert();
+        check(&mut Cli::command());
+    }
+}

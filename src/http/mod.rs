@@ -1,0 +1,238 @@
+//! The HTTP API, version 1. [`problems`] holds the table of everything that is not a plain yes; [`server`] the limits of
+//! a connection; the other files one subject each.
+
+mod auth;
+mod export;
+mod fields;
+mod health;
+mod metrics;
+mod orders;
+mod pages;
+pub mod problems;
+mod request;
+mod sales;
+mod server;
+mod shapes;
+mod stall;
+mod stock;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing};
+use futures_util::FutureExt;
+use serde::Serialize;
+use tower::ServiceExt;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use auth::Tokens;
+pub use server::{Limits, serve};
+
+use crate::model::{self, Error};
+use crate::shop::Shop;
+use metrics::OrderDurations;
+use problems::{Problem, ProblemBody};
+
+/// What every handler shares.
+pub struct Api {
+    shop: Arc<Shop>,
+    tokens: Tokens,
+    limits: Limits,
+    /// Whether only this machine can reach the server.
+    loopback: bool,
+    draining: AtomicBool,
+    drained: tokio::sync::Notify,
+    stalls: orders::Stalls,
+    readings: sales::Readings,
+    order_durations: OrderDurations,
+}
+
+impl Api {
+    /// An API of this shop.
+    pub fn new(shop: Arc<Shop>, tokens: Tokens, limits: Limits, loopback: bool) -> Arc<Self> {
+        Arc::new(Self {
+            shop,
+            tokens,
+            limits,
+            loopback,
+            draining: AtomicBool::new(false),
+            drained: tokio::sync::Notify::new(),
+            stalls: orders::Stalls::default(),
+            readings: sales::Readings::default(),
+            order_durations: OrderDurations::new(),
+        })
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Not ready from now on; takes no more orders, and nobody waits any longer.
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.drained.notify_waiters();
+    }
+
+    /// Resolves once the server is stopping.
+    async fn drained(&self) {
+        let told = self.drained.notified();
+        if !self.is_draining() {
+            told.await;
+        }
+    }
+
+    /// Runs what must not be torn: a client that hangs up changes nothing. What is done at once, as most refusals are,
+    /// costs no task.
+    async fn detached<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = model::Result<T>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let mut work = Box::pin(work);
+        let first = std::future::poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await;
+        let done = match first {
+            Poll::Ready(done) => done,
+            Poll::Pending => match tokio::spawn(work).await {
+                Ok(done) => done,
+                Err(_) => return Err(Problem::internal()),
+            },
+        };
+        done.map_err(|error: Error| error.into())
+    }
+}
+
+/// The whole server as one function from request to response.
+pub(crate) struct Web {
+    api: Arc<Api>,
+    router: Router,
+}
+
+impl Web {
+    pub(crate) fn new(api: Arc<Api>) -> Self {
+        Self { router: router(&api), api }
+    }
+
+    /// Answers a request. A panic becomes a problem that shows nothing of the inside.
+    pub(crate) async fn answer(&self, request: Request) -> Response {
+        let answer = AssertUnwindSafe(self.route(request));
+        answer.catch_unwind().await.unwrap_or_else(|_| Problem::internal().into_response())
+    }
+
+    /// The crowd's orders go first and straight; everything else through the router.
+    async fn route(&self, request: Request) -> Response {
+        let Some(sale) = crowd(&request) else {
+            let Ok(response) = self.router.clone().oneshot(request).await;
+            return response;
+        };
+        let started = self.api.shop.clock.monotonic();
+        let sale = sale.to_owned();
+        let response = orders::place_in(&self.api, &sale, request).await;
+        let time = self.api.shop.clock.monotonic().saturating_sub(started);
+        self.api.order_durations.record(response.status(), time);
+        response
+    }
+}
+
+/// The sale's id, if this is an order.
+fn crowd(request: &Request) -> Option<&str> {
+    let path = request.uri().path().strip_prefix("/v1/sales/")?;
+    let sale = path.strip_suffix("/orders").filter(|sale| !sale.contains(['/', '%']))?;
+    (request.method() == Method::POST).then_some(sale)
+}
+
+fn router(api: &Arc<Api>) -> Router {
+    let (routes, openapi) = routes(Some(api)).split_for_parts();
+    routes
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .route("/problems/{slug}", routing::get(pages::problem))
+        .method_not_allowed_fallback(async || Problem::method())
+        .fallback(async || Problem::not_found("address"))
+        .layer(from_fn_with_state(api.clone(), metrics::measured))
+        .with_state(api.clone())
+}
+
+/// The API's description, made from its code.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes(None).into_openapi()
+}
+
+/// All routes. Those of the operator and of the shop stand behind a guard by standing in its list; without an API, for
+/// the description alone, nothing is guarded and nothing runs.
+fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
+    let open = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(sales::list))
+        .routes(routes!(sales::show))
+        .routes(routes!(orders::place))
+        .routes(routes!(orders::show))
+        .routes(routes!(orders::cancel))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::scrape));
+    let shop = OpenApiRouter::new().routes(routes!(orders::confirm));
+    let admin = OpenApiRouter::new()
+        .routes(routes!(sales::create))
+        .routes(routes!(sales::open))
+        .routes(routes!(sales::pause))
+        .routes(routes!(sales::resume))
+        .routes(routes!(sales::close))
+        .routes(routes!(stock::adjust))
+        .routes(routes!(stock::show))
+        .routes(routes!(stock::audit))
+        .routes(routes!(export::list));
+    match api {
+        None => open.merge(shop).merge(admin),
+        Some(api) => open
+            .merge(shop.route_layer(from_fn_with_state(api.clone(), auth::admin_or_shop)))
+            .merge(admin.route_layer(from_fn_with_state(api.clone(), auth::admin_only))),
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Sluice",
+        description = "Sells exactly the stock there is. JSON in snake_case, RFC 3339 times in UTC, RFC 9457 problems.",
+    ),
+    tags(
+        (name = "sales", description = "Read by everyone"),
+        (name = "orders", description = "Placed by customers' shops"),
+        (name = "operator", description = "With the admin token"),
+        (name = "machine", description = "For the machinery around"),
+    ),
+    modifiers(&TokenSchemes),
+)]
+struct Description;
+
+struct TokenSchemes;
+
+impl Modify for TokenSchemes {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = |text: &str| {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text));
+            SecurityScheme::Http(scheme.build())
+        };
+        let components = openapi.components.get_or_insert_default();
+        components.add_security_scheme("admin", bearer("The operator's token"));
+        components.add_security_scheme("shop", bearer("The shop's token: may confirm orders"));
+    }
+}
+
+/// A JSON response.
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).expect("strings and numbers become JSON");
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,153 @@
+//! Accepts connections and serves them within limits. A connection that is silent, drips, or does not take its answer is
+//! closed; HTTP/1.1 only.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use futures_util::future::{Either, select};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::stall::StallGuard;
+use super::{Api, Web, metrics};
+use crate::model::limits;
+
+/// After a failed accept, usually for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// How long a connection beyond the limit may take its answer.
+const TURN_AWAY_MAX: Duration = Duration::from_secs(1);
+/// Sent to a connection beyond the limit.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+/// What one server lets its clients do.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open at the same time.
+    pub connections_max: usize,
+    /// From the moment a client owes us a request to the end of its head.
+    pub head_time_max: Duration,
+    /// From the end of the head to the end of the body.
+    pub body_time_max: Duration,
+    /// How long a client may take no byte of an answer that waits for it.
+    pub write_stall_max: Duration,
+    /// Request line and headers.
+    pub head_bytes_max: usize,
+    /// Headers.
+    pub headers_max: usize,
+    /// Body.
+    pub body_bytes_max: usize,
+    /// From the shutdown to the end of the last request.
+    pub shutdown_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            head_time_max: limits::HEAD_TIME_MAX,
+            body_time_max: limits::BODY_TIME_MAX,
+            write_stall_max: limits::WRITE_STALL_MAX,
+            head_bytes_max: limits::HEAD_BYTES_MAX,
+            headers_max: limits::HEADERS_MAX,
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            shutdown_time_max: limits::SHUTDOWN_TIME_MAX,
+        }
+    }
+}
+
+/// Serves until `shutdown` resolves, then takes no more connections and no more orders, and lets what is in flight
+/// finish, within its limit.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<Output = ()>) {
+    let web = Arc::new(Web::new(api.clone()));
+    let graceful = GracefulShutdown::new();
+    {
+        let accepting = pin!(accept(listener, web, &graceful));
+        let upkeep = pin!(metrics::upkeep(&api.shop));
+        let shutdown = pin!(shutdown);
+        select(shutdown, select(accepting, upkeep)).await;
+    }
+    api.drain();
+    let finished = pin!(graceful.shutdown());
+    let late = api.shop.clock.sleep(api.limits.shutdown_time_max);
+    if let Either::Right(_) = select(finished, late).await {
+        tracing::warn!("some requests did not finish in time");
+    }
+}
+
+async fn accept(listener: TcpListener, web: Arc<Web>, graceful: &GracefulShutdown) {
+    let limits = web.api.limits.clone();
+    let builder = builder(&limits);
+    let free = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                web.api.shop.clock.sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        match free.clone().try_acquire_owned() {
+            Ok(permit) => connect(stream, permit, &builder, &limits, web.clone(), graceful),
+            Err(_) => drop(tokio::spawn(turn_away(stream))),
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_time_max)
+        .max_headers(limits.headers_max)
+        .max_header_size(limits.head_bytes_max)
+        .max_buf_size(limits.head_bytes_max + limits.body_bytes_max)
+        .pipeline_flush(true);
+    builder
+}
+
+fn connect(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    builder: &http1::Builder,
+    limits: &Limits,
+    web: Arc<Web>,
+    graceful: &GracefulShutdown,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection ended before it began");
+    }
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let web = web.clone();
+        async move { Ok::<_, Infallible>(web.answer(request.map(Body::new)).await) }
+    });
+    let io = TokioIo::new(StallGuard::new(stream, limits.write_stall_max));
+    let connection = graceful.watch(builder.serve_connection(io, service));
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection ended early");
+        }
+        drop(permit);
+    });
+}
+
+/// Everyone gets an answer, even one too many. What the client sends meanwhile is read, or else it would lose the answer.
+async fn turn_away(mut stream: TcpStream) {
+    let answer = async {
+        stream.write_all(TOO_MANY).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let told = tokio::time::timeout(TURN_AWAY_MAX, answer).await;
+    tracing::debug!(?told, "turned a connection away");
+}
