@@ -25,7 +25,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use futures_util::FutureExt;
@@ -154,12 +154,21 @@ fn crowd(request: &Request) -> Option<&str> {
 fn router(api: &Arc<Api>) -> Router {
     let (routes, openapi) = routes(Some(api)).split_for_parts();
     routes
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
+        .merge(docs(openapi))
         .route("/problems/{slug}", routing::get(pages::problem))
         .method_not_allowed_fallback(async || Problem::method())
         .fallback(async || Problem::not_found("address"))
         .layer(from_fn_with_state(api.clone(), metrics::measured))
         .with_state(api.clone())
+}
+
+/// Swagger UI, whose missing files are problems as well.
+fn docs(openapi: utoipa::openapi::OpenApi) -> Router<Arc<Api>> {
+    let files: Router<Arc<Api>> = SwaggerUi::new("/docs").url("/openapi.json", openapi).into();
+    files.layer(map_response(async |response: Response| match response.status() {
+        StatusCode::NOT_FOUND => Problem::not_found("page").into_response(),
+        _ => response,
+    }))
 }
 
 /// The API's description, made from its code.

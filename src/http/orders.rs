@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::fields::{self, Fields, Node};
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
-use super::request::{JsonBytes, Key, OfOrder, Patience};
+use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
 use super::shapes::OrderJson;
 use super::{Api, json};
 use crate::checkout::{self, Placement};
@@ -83,8 +83,8 @@ pub(super) struct NewLine<'a> {
             body = super::ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn place(State(api): State<Arc<Api>>, Path(sale): Path<String>, request: Request) -> Response {
-    place_in(&api, &sale, request).await
+pub(super) async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Response {
+    place_in(&api, sale.as_str(), request).await
 }
 
 /// The way of most requests there are, which is why it has no layers around it.

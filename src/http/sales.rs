@@ -25,11 +25,6 @@ use crate::shop::Shop;
 
 /// How old a sale may be when the crowd reads it.
 const READING_AGE_MAX: Duration = Duration::from_millis(100);
-/// How long a new sale's gate is waited for.
-const LOADED_TIME_MAX: Duration = Duration::from_secs(5);
-/// How often it is looked at.
-const LOADED_POLL: Duration = Duration::from_millis(5);
-
 /// A sale and what the gate knows of it.
 type Sight = (SaleRecord, Option<GateView>);
 
@@ -101,22 +96,11 @@ async fn create_and_load(shop: &Shop, sale: &Sale, stock: &[Units]) -> Result<Cr
     let creation = shop.ledger.create(sale, stock).await?;
     if matches!(creation, Creation::Created(_)) {
         // The sale exists: whatever fails from here on, the gate is loaded later.
-        if let Err(error) = load(shop, &sale.id).await {
+        if let Err(error) = reconcile::ensure_loaded(shop, &sale.id).await {
             tracing::warn!(%error, sale = %sale.id, "the gate of a new sale is not loaded yet");
         }
     }
     Ok(creation)
-}
-
-/// Loads the gate, or waits for another loader that came first.
-async fn load(shop: &Shop, sale: &SaleId) -> Result<()> {
-    let deadline = shop.clock.monotonic() + LOADED_TIME_MAX;
-    let mut live = reconcile::reload(shop, sale).await?;
-    while !live && shop.clock.monotonic() < deadline {
-        shop.clock.sleep(LOADED_POLL).await;
-        live = shop.gate.view(sale).await?.is_some_and(|view| view.live);
-    }
-    Ok(())
 }
 
 /// Open a sale now, whatever `opens_at` said.

@@ -110,9 +110,7 @@ fn builder(limits: &Limits) -> http1::Builder {
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_time_max)
         .max_headers(limits.headers_max)
-        .max_header_size(limits.head_bytes_max)
-        .max_buf_size(limits.head_bytes_max + limits.body_bytes_max)
-        .pipeline_flush(true);
+        .max_buf_size(limits.head_bytes_max);
     builder
 }
 
