@@ -18,6 +18,7 @@ use crate::model::{Effect, Error, OrderRecord, Sku, Time, Units};
 const RETRY_SECONDS: u32 = 1;
 
 /// A kind of problem: what its page says.
+#[derive(Debug)]
 pub(super) struct Kind {
     pub(super) slug: &'static str,
     pub(super) status: StatusCode,
@@ -115,11 +116,16 @@ kinds! {
 /// A problem on its way to the client.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    slug: &'static str,
-    title: &'static str,
+    kind: &'static Kind,
     status: StatusCode,
-    detail: String,
     effect: Effect,
+    detail: String,
+    more: Box<More>,
+}
+
+/// What only some kinds have.
+#[derive(Debug, Clone, Default)]
+struct More {
     members: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -146,19 +152,17 @@ pub(super) struct ProblemBody<'a> {
 }
 
 impl Problem {
-    fn new(kind: &Kind, detail: impl Into<String>) -> Self {
-        let Kind { slug, title, status, .. } = *kind;
-        let detail = detail.into();
-        Self { slug, title, status, detail, effect: Effect::None, members: Map::new(), headers: Vec::new() }
+    fn new(kind: &'static Kind, detail: impl Into<String>) -> Self {
+        Self { kind, status: kind.status, effect: Effect::None, detail: detail.into(), more: Box::default() }
     }
 
     fn with(mut self, name: &str, value: Value) -> Self {
-        self.members.insert(name.into(), value);
+        self.more.members.insert(name.into(), value);
         self
     }
 
     fn header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
-        self.headers.push((name, value.into()));
+        self.more.headers.push((name, value.into()));
         self
     }
 
@@ -335,9 +339,10 @@ impl Problem {
 
     /// The body, as it is sent.
     pub fn body(&self) -> Bytes {
-        let Problem { title, detail, effect, members, .. } = self;
-        let (kind, status) = (format!("/problems/{}", self.slug), self.status.as_u16());
-        let body = ProblemBody { kind, title, status, detail, effect: *effect, members };
+        let (kind, status) = (format!("/problems/{}", self.kind.slug), self.status.as_u16());
+        let Problem { detail, effect, more, .. } = self;
+        let body =
+            ProblemBody { kind, title: self.kind.title, status, detail, effect: *effect, members: &more.members };
         serde_json::to_vec(&body).expect("strings and numbers become JSON").into()
     }
 
@@ -347,7 +352,7 @@ impl Problem {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        for (name, value) in &self.headers {
+        for (name, value) in &self.more.headers {
             headers.insert(name, value.clone());
         }
         response

@@ -4,4 +4,5 @@ mod architecture;
 mod data_folder;
 mod embedded;
 mod http;
+mod program;
 mod support;

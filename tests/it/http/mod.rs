@@ -11,13 +11,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{HeaderMap, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use sluice::clock::{Clock, RealClock};
 use sluice::http::{Api, Limits, Tokens, serve};
 use sluice::shop::Shop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -121,12 +121,15 @@ impl Server {
 
     async fn stop(mut self) {
         drop(self.stop.take());
-        let late = std::pin::pin!(tokio::time::sleep(Duration::from_secs(30)));
-        if let Either::Right(_) = select(&mut self.serving, late).await {
-            panic!("the server does not stop");
-        }
+        let stopped = tokio::time::timeout(Duration::from_secs(30), &mut self.serving).await;
+        assert!(stopped.is_ok(), "the server does not stop");
         self.running.kill().await;
     }
+}
+
+/// Lets some time pass.
+async fn pause(time: Duration) {
+    RealClock::new().sleep(time).await;
 }
 
 /// One connection.

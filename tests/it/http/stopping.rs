@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::Server;
+use super::{Server, pause};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn a_client_that_hangs_up_changes_nothing() {
         );
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        tokio::time::sleep(Duration::from_micros(number * 20)).await;
+        pause(Duration::from_micros(number * 20)).await;
         drop(stream);
     }
     eventually("what was admitted is settled", async || {
@@ -54,7 +54,7 @@ async fn a_stopping_server_finishes_what_it_began() {
         body.len()
     );
     writer.write_all(head.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    pause(Duration::from_millis(100)).await;
     drop(server.stop.take());
     eventually("it accepts nobody", async || TcpStream::connect(address).await.is_err()).await;
     writer.write_all(body.as_bytes()).await.unwrap();

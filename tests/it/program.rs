@@ -1,0 +1,148 @@
+//! The program as its operator meets it: a real process, its exit codes, its files.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The program over this data folder, with nothing of this process's environment.
+fn sluice(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+    command.args(args).env_clear().env("SLUICE_DATA", data.join("data")).current_dir(data);
+    command
+}
+
+#[track_caller]
+fn run(data: &Path, args: &[&str], code: i32) -> String {
+    let output = sluice(data, args).output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A serving process; killed if the test fails.
+struct Serving {
+    child: Child,
+    messages: BufReader<ChildStderr>,
+    said: String,
+}
+
+impl Serving {
+    /// Starts it and waits for its banner.
+    fn start(data: &Path) -> Self {
+        let mut command = sluice(data, &["serve", "--listen", "127.0.0.1:0"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut messages = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while !said.contains("/docs/") {
+            assert!(messages.read_line(&mut said).unwrap() > 0, "it does not start: {said}");
+        }
+        Self { child, messages, said }
+    }
+
+    /// Asks it to stop; answers with its exit code, everything it said, and everything it printed.
+    fn stop(mut self) -> (Option<i32>, String, String) {
+        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(asked.success());
+        self.messages.read_to_string(&mut self.said).unwrap();
+        let mut printed = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        (self.child.wait().unwrap().code(), std::mem::take(&mut self.said), printed)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+#[test]
+fn a_sale_is_run_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let serving = Serving::start(data);
+    assert_eq!(run(data, &["healthcheck"], 0), "");
+    let create = ["sale", "create", "--name", "Launch", "--id", "launch", "--item", "ps5=10", "--open"];
+    assert_eq!(run(data, &create, 0), "launch\n");
+    run(data, &create, 1);
+    run(data, &["sale", "adjust", "launch", "ps5", "-4", "--reason", "broken"], 0);
+    for verb in ["pause", "resume", "close"] {
+        run(data, &["sale", verb, "launch"], 0);
+    }
+    let sale: Value = serde_json::from_str(&run(data, &["sale", "show", "launch", "--json"], 0)).unwrap();
+    assert_eq!((&sale["state"], &sale["items"][0]["stock"]), (&"ended".into(), &6.into()));
+    assert!(run(data, &["sale", "list"], 0).contains("launch  ended"));
+    assert!(run(data, &["audit"], 0).starts_with("launch: EXACT · OVERSOLD 0"));
+    run(data, &["sale", "show", "no-such-sale"], 1);
+
+    let second = sluice(data, &["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said(&second).contains("served by another process"), "{}", said(&second));
+
+    let token = fs::read_to_string(data.join("data/admin-token")).unwrap();
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(data.join("data/admin-token")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, log, printed) = serving.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains(token.trim()), "the token is in the log");
+    assert_eq!(printed, "", "messages belong on stderr");
+    assert!(!data.join("data/server.json").exists());
+
+    let audit: Value = serde_json::from_str(&run(data, &["audit", "launch", "--json"], 0)).unwrap();
+    assert_eq!(audit["verdict"], "exact");
+    let nobody = sluice(data, &["sale", "list"]).output().unwrap();
+    assert!(nobody.status.code() == Some(1) && said(&nobody).contains("sluice serve"), "{}", said(&nobody));
+}
+
+#[test]
+fn a_killed_server_leaves_a_note_that_misleads_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let serving = Serving::start(data);
+    run(data, &["sale", "create", "--name", "n", "--id", "s", "--item", "x=1"], 0);
+    drop(serving);
+    assert!(data.join("data/server.json").exists());
+    assert!(run(data, &["audit", "s"], 0).starts_with("s: EXACT"));
+    run(data, &["healthcheck"], 1);
+    let again = Serving::start(data);
+    assert_eq!(again.stop().0, Some(0));
+}
+
+#[test]
+fn what_is_unsafe_is_refused_with_a_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let refused = |args: &[&str], code: i32, way_out: &str| {
+        let output = sluice(data, args).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert!(said(&output).contains(way_out), "{}", said(&output));
+    };
+    refused(&["serve", "--listen", "0.0.0.0:0"], 1, "Set SLUICE_ADMIN_TOKEN");
+    refused(&["serve", "--role", "worker"], 1, "leave --role out");
+    refused(&["serve", "--redis-url", "redis://h"], 1, "REDIS_URL without DATABASE_URL and RABBITMQ_URL");
+    refused(&["serve", "--listen", "everywhere"], 2, "--listen");
+    refused(&["no-such-command"], 2, "Usage");
+    refused(&["sale", "list", "--url", "https://h"], 1, "http://");
+    assert!(!data.join("data").exists(), "a refused start leaves nothing behind");
+    fs::write(data.join(".env"), "RABBITMQ_URL=amqp://h\n").unwrap();
+    refused(&["serve"], 1, "RABBITMQ_URL without");
+    fs::write(data.join(".env"), "not a line\n").unwrap();
+    refused(&["serve"], 1, ".env");
+}
+
+#[test]
+fn what_is_printed_can_be_piped() {
+    let folder = tempfile::tempdir().unwrap();
+    let description: Value = serde_json::from_str(&run(folder.path(), &["openapi"], 0)).unwrap();
+    assert_eq!(description["openapi"], "3.1.0");
+    assert!(run(folder.path(), &["completions", "bash"], 0).contains("_sluice()"));
+    assert!(run(folder.path(), &["audit", "--help"], 0).starts_with("Example: sluice audit"));
+}
