@@ -103,10 +103,10 @@ fn cursor(after: Seq) -> String {
     format!("c{:016x}", after.0)
 }
 
-fn seq(cursor: &str) -> Option<Seq> {
-    let hex = cursor.strip_prefix('c').filter(|hex| hex.len() == 16)?;
-    let number = u64::from_str_radix(hex, 16).ok()?;
-    i64::try_from(number).is_ok().then_some(Seq(number))
+fn seq(text: &str) -> Option<Seq> {
+    let seq = Seq(u64::from_str_radix(text.strip_prefix('c')?, 16).ok()?);
+    // The ledger counts with signed numbers.
+    (i64::try_from(seq.0).is_ok() && cursor(seq) == text).then_some(seq)
 }
 
 /// All pages, one in memory at a time.

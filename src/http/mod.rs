@@ -125,8 +125,7 @@ impl Web {
 
     /// Answers a request. A panic becomes a problem that shows nothing of the inside.
     pub(crate) async fn answer(&self, request: Request) -> Response {
-        let answer = AssertUnwindSafe(self.route(request));
-        answer.catch_unwind().await.unwrap_or_else(|_| Problem::internal().into_response())
+        whatever_happens(self.route(request)).await
     }
 
     /// The crowd's orders go first and straight; everything else through the router.
@@ -142,6 +141,10 @@ impl Web {
         self.api.order_durations.record(response.status(), time);
         response
     }
+}
+
+async fn whatever_happens(answer: impl Future<Output = Response>) -> Response {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| Problem::internal().into_response())
 }
 
 /// The sale's id, if this is an order.
@@ -244,4 +247,21 @@ fn json(status: StatusCode, value: &impl Serialize) -> Response {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_that_shows_nothing() {
+        let response = whatever_happens(async { panic!("the inside") }).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8_lossy(&body);
+        assert!(text.contains("/problems/internal"), "{text}");
+        assert!(!text.contains("the inside") && text.contains("\"effect\":\"unknown\""), "{text}");
+    }
 }

@@ -8,7 +8,6 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::fields::Fault;
@@ -126,12 +125,11 @@ pub struct Problem {
 /// What only some kinds have.
 #[derive(Debug, Clone, Default)]
 struct More {
-    members: Map<String, Value>,
+    members: Members,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// How a problem is written (RFC 9457). Some kinds have more members: `sku`, `may_return`, `limit`, `used`, `opens_at`,
-/// `state`, `errors`.
+/// How a problem is written (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct ProblemBody<'a> {
@@ -147,8 +145,42 @@ pub(super) struct ProblemBody<'a> {
     #[schema(value_type = String, example = "none")]
     effect: Effect,
     #[serde(flatten)]
-    #[schema(ignore)]
-    members: &'a Map<String, Value>,
+    #[schema(inline)]
+    members: &'a Members,
+}
+
+/// Members that only some kinds of problems have.
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+struct Members {
+    /// Of which there are too few.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    sku: Option<Sku>,
+    /// Whether units are held, so that some may come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    may_return: Option<bool>,
+    /// Units that one customer may have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    limit: Option<Units>,
+    /// Units that this customer has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    used: Option<Units>,
+    /// When the sale opens; null if its operator opens it by hand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    opens_at: Option<Option<Time>>,
+    /// When the hold lapsed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    expires_at: Option<Time>,
+    /// The present state of the order or sale.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    /// Everything that is wrong with the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Fault>>,
 }
 
 impl Problem {
@@ -156,8 +188,8 @@ impl Problem {
         Self { kind, status: kind.status, effect: Effect::None, detail: detail.into(), more: Box::default() }
     }
 
-    fn with(mut self, name: &str, value: Value) -> Self {
-        self.more.members.insert(name.into(), value);
+    fn with(mut self, members: Members) -> Self {
+        self.more.members = members;
         self
     }
 
@@ -178,15 +210,18 @@ impl Problem {
         } else {
             format!("Every unit of {sku} is sold.")
         };
-        let problem = Self::new(&SOLD_OUT, detail).with("sku", json!(sku)).with("may_return", json!(may_return));
+        let problem = Self::new(&SOLD_OUT, detail).with(Members {
+            sku: Some(sku.clone()),
+            may_return: Some(may_return),
+            ..Members::default()
+        });
         if may_return { problem.header(RETRY_AFTER, RETRY_SECONDS) } else { problem }
     }
 
     /// The customer would have too many.
     pub fn customer_limit(limit: Units, used: Units) -> Self {
-        let (limit, used) = (limit.get(), used.get());
-        let detail = format!("One customer may have {limit} units in this sale; this one has {used}.");
-        Self::new(&CUSTOMER_LIMIT, detail).with("limit", json!(limit)).with("used", json!(used))
+        let detail = format!("One customer may have {} units in this sale; this one has {}.", limit.get(), used.get());
+        Self::new(&CUSTOMER_LIMIT, detail).with(Members { limit: Some(limit), used: Some(used), ..Members::default() })
     }
 
     /// The sale has not begun.
@@ -195,7 +230,7 @@ impl Problem {
             Some(time) => format!("The sale opens at {time}."),
             None => "The sale has no opening time yet.".into(),
         };
-        Self::new(&SALE_NOT_OPEN, detail).with("opens_at", json!(opens_at))
+        Self::new(&SALE_NOT_OPEN, detail).with(Members { opens_at: Some(opens_at), ..Members::default() })
     }
 
     /// The sale sells nothing for now.
@@ -211,12 +246,13 @@ impl Problem {
     /// The hold ran out before it was confirmed.
     pub fn hold_lapsed(record: &OrderRecord) -> Self {
         let detail = "The order was not confirmed in time; its units are available again.";
-        Self::new(&HOLD_LAPSED, detail).with("expires_at", json!(record.expires_at))
+        Self::new(&HOLD_LAPSED, detail).with(Members { expires_at: record.expires_at, ..Members::default() })
     }
 
     /// The order or sale is in no state for it.
     pub fn wrong_state(what: &str, state: &str, verb: &str) -> Self {
-        Self::new(&WRONG_STATE, format!("The {what} is {state}: it cannot {verb}.")).with("state", json!(state))
+        let members = Members { state: Some(state.into()), ..Members::default() };
+        Self::new(&WRONG_STATE, format!("The {what} is {state}: it cannot {verb}.")).with(members)
     }
 
     /// A sale of this id exists.
@@ -226,7 +262,8 @@ impl Problem {
 
     /// Too few available units to withdraw.
     pub fn stock_committed(sku: &Sku) -> Self {
-        Self::new(&STOCK_COMMITTED, format!("Fewer units of {sku} are available.")).with("sku", json!(sku))
+        Self::new(&STOCK_COMMITTED, format!("Fewer units of {sku} are available."))
+            .with(Members { sku: Some(sku.clone()), ..Members::default() })
     }
 
     /// No usable idempotency key.
@@ -252,7 +289,7 @@ impl Problem {
             [only] => only.to_string(),
             several => format!("{} things are wrong with the request, see `errors`.", several.len()),
         };
-        Self::new(&INVALID, detail).with("errors", json!(faults))
+        Self::new(&INVALID, detail).with(Members { errors: Some(faults), ..Members::default() })
     }
 
     /// The body passes its limit.

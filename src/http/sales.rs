@@ -54,8 +54,11 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, Proble
     )
 )]
 pub(super) async fn show(State(api): State<Arc<Api>>, OfSale(id): OfSale) -> Result<Response, Problem> {
+    let unknown = || Problem::not_found("sale");
+    // Only what exists is remembered, or else anybody could fill the memory.
+    api.shop.sale(&id).await?.ok_or_else(unknown)?;
     let sights = api.readings.sights(&api.shop, Some(&id)).await?;
-    let (record, view) = sights.first().ok_or_else(|| Problem::not_found("sale"))?;
+    let (record, view) = sights.first().ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &SaleJson::new(record, view.as_ref(), api.shop.clock.now())))
 }
 
@@ -354,9 +357,12 @@ impl Readings {
         let now = shop.clock.monotonic();
         let sights = {
             let mut readings = self.0.lock().expect("no holder panics");
-            readings.retain(|_, reading| reading.is_fresh(now));
             let begin = || Reading { since: now, sights: sight(shop.clone(), sale.cloned()).boxed().shared() };
-            readings.entry(sale.cloned()).or_insert_with(begin).sights.clone()
+            let reading = readings.entry(sale.cloned()).or_insert_with(begin);
+            if !reading.is_fresh(now) {
+                *reading = begin();
+            }
+            reading.sights.clone()
         };
         sights.await
     }

@@ -76,3 +76,22 @@ async fn nobody_waits_longer_than_the_server() {
     eventually("idle connections are closed", async || idle.sender.is_closed()).await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_takes_no_new_order() {
+    let mut server = Server::start().await;
+    server.open_sale("s", 5, json!({})).await;
+    let (mut reader, mut writer) = TcpStream::connect(server.address).await.unwrap().into_split();
+    let body = r#"{"customer":"c-1","lines":[{"sku":"ps5","quantity":1}]}"#;
+    writer.write_all(b"POST /v1/sales/s/orders HTTP/1.1\r\nhost: h\r\nidempotency-key: k-1\r\n").await.unwrap();
+    pause(Duration::from_millis(100)).await;
+    drop(server.stop.take());
+    eventually("it accepts nobody", async || TcpStream::connect(server.address).await.is_err()).await;
+    let rest = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    writer.write_all(rest.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut reader, &mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: "), "{answer}");
+    assert!(answer.contains("connection: close") && answer.contains("\"effect\":\"none\""), "{answer}");
+    server.stop().await;
+}
