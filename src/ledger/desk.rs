@@ -42,7 +42,7 @@ impl Desk {
         match &message.body {
             Body::Close => self.close(message),
             Body::Sweep(number) => {
-                self.record.swept = Some(*number);
+                self.record.swept = self.record.swept.max(Some(*number));
                 Verdict::Marker
             }
             Body::Claim(_) if known => Verdict::Known,
