@@ -101,6 +101,9 @@ impl Desk {
 
     fn withdraw(&mut self, withdrawal: &Withdrawal) -> Verdict {
         let line = &withdrawal.line;
+        if self.index(line).is_none() {
+            return Verdict::Unknown;
+        }
         match self.note(MoveKind::Withdraw, Some(withdrawal.id), None, std::slice::from_ref(line)) {
             Ok(seq) => {
                 let delta = -i64::from(line.quantity.get());
