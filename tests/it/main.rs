@@ -1,5 +1,9 @@
 //! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
 
+mod contracts;
 mod data_folder;
 mod embedded;
+mod model_ledger;
+mod model_queue;
 mod support;
+mod words;
