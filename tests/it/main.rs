@@ -5,5 +5,7 @@ mod data_folder;
 mod embedded;
 mod model_ledger;
 mod model_queue;
+mod order_life;
+mod simulation;
 mod support;
 mod words;
