@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use crate::gate::Admission;
-use crate::ledger::{Turn, Turned};
+use crate::ledger::{EpochStage, Turn, Turned};
 use crate::model::{
     Claim, Effect, Epoch, Error, Order, OrderId, OrderRecord, OrderState, Result, SaleState, Sku, Time, Units,
     same_lines,
@@ -92,7 +92,7 @@ pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(took);
     let timeout = shop.queue.push_timeout();
     match pushed {
-        Ok(Push::Durable) if timeout.is_some_and(|timeout| took > timeout) => Err(unknown("its answer came too late")),
+        Ok(Push::Durable) if timeout.is_some_and(|timeout| took >= timeout) => Err(unknown("its answer came too late")),
         Ok(push) => Ok(push),
         Err(error) => Err(unknown(error)),
     }
@@ -126,13 +126,18 @@ async fn settled(shop: &Shop, order: &Order) -> Result<Option<Placement>> {
     Ok(Some(if same { Placement::Repeat(record) } else { Placement::KeyReused }))
 }
 
-/// Answers for a sale that the gate does not know: it is over, or it is being loaded.
+/// Answers for a sale that the gate does not know: it is over, or it is being loaded. What was accepted may still be on
+/// its way, until a marker closes the last epoch; only then is an order that the ledger does not know too late.
 async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
     let Some(record) = shop.ledger.sale(&order.sale).await? else { return Ok(Placement::UnknownSale) };
     if record.sale.window.state(shop.clock.now()) != SaleState::Ended {
         return Ok(Placement::Unavailable(Effect::None));
     }
-    Ok(settled(shop, order).await?.unwrap_or(Placement::Ended))
+    let otherwise = match record.epoch.stage {
+        EpochStage::Closed => Placement::Ended,
+        EpochStage::Reloading | EpochStage::Live => Placement::Unavailable(Effect::None),
+    };
+    Ok(settled(shop, order).await?.unwrap_or(otherwise))
 }
 
 /// An order as it is now, wherever it is; `None` if nobody knows it.

@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(250);
 const LAPSE_TICK: Duration = Duration::from_millis(50);
 /// How often a marker is looked for.
 const MARKER_POLL: Duration = Duration::from_millis(2);
+/// How often a marker is pushed again: a queue may drop one that it delivers a second time.
+const MARKER_AGAIN: Duration = Duration::from_secs(1);
 /// After this time a marker is given up; the next tick sends another.
 const MARKER_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a claim may be pending in a busy sale before it is swept up.
@@ -73,8 +75,8 @@ pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
     let mut work = Vec::new();
     for record in &records {
         let view = shop.gate.view(&record.sale.id).await?;
-        let ended = record.sale.window.state(shop.clock.now()) == SaleState::Ended;
-        if ended && view.is_none() {
+        let over = has_ended(shop, record) && record.epoch.stage == EpochStage::Closed;
+        if over && view.is_none() {
             continue;
         }
         let seen = watch.see(record, now);
@@ -171,12 +173,11 @@ pub async fn lapse_once(shop: &Shop) -> Result<Duration> {
 pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     let Some(view) = shop.gate.view(sale).await?.filter(|view| view.live) else { return Ok(()) };
     let before = shop.gate.pending(sale).await?;
-    let number = shop.clock.chance() >> 1;
+    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(()) };
+    // Two sweeps that take the same number only push some claims too early.
+    let number = record.swept.unwrap_or(0) + 1;
     let marker = Message { sale: sale.clone(), epoch: view.epoch, body: Body::Sweep(number) };
-    let pushed = shop.queue.push(marker).await;
-    shop.queue_answered(&pushed);
-    pushed?;
-    if !marked(shop, sale, |record| record.swept == Some(number)).await? {
+    if !marked(shop, marker, |record| record.swept >= Some(number)).await? {
         return Ok(());
     }
     catch_up(shop, sale).await?;
@@ -197,17 +198,25 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the ledger shows that a marker was settled; false if it was overtaken or takes too long.
-async fn marked(shop: &Shop, sale: &SaleId, settled: impl Fn(&SaleRecord) -> bool) -> Result<bool> {
+/// Pushes a marker, again now and then in case the queue lost it, until the ledger shows that it was settled; false if it
+/// was overtaken or takes too long.
+async fn marked(shop: &Shop, marker: Message, settled: impl Fn(&SaleRecord) -> bool) -> Result<bool> {
     let started = shop.clock.monotonic();
-    let mut epoch = None;
-    while let Some(record) = shop.ledger.sale(sale).await? {
+    let mut pushes = 0;
+    while let Some(record) = shop.ledger.sale(&marker.sale).await? {
         if settled(&record) {
             return Ok(true);
         }
-        let overtaken = *epoch.get_or_insert(record.epoch.epoch) != record.epoch.epoch;
-        if overtaken || shop.clock.monotonic().saturating_sub(started) > MARKER_TIME_MAX {
+        let waited = shop.clock.monotonic().saturating_sub(started);
+        let overtaken = record.epoch.epoch > marker.epoch;
+        if overtaken || waited > MARKER_TIME_MAX {
             break;
+        }
+        if waited >= MARKER_AGAIN * pushes {
+            let pushed = shop.queue.push(marker.clone()).await;
+            shop.queue_answered(&pushed);
+            pushed?;
+            pushes += 1;
         }
         shop.clock.sleep(MARKER_POLL).await;
     }
@@ -238,13 +247,16 @@ pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
     }
     // 4. Marker: once it is settled, so is all that passed the fence, and the epochs before are closed.
     let marker = Message { sale: sale.clone(), epoch, body: Body::Close };
-    shop.queue.push(marker).await?;
     let closed = |record: &SaleRecord| is_at(record.epoch, epoch, EpochStage::Closed);
-    if !marked(shop, sale, closed).await? {
+    if !marked(shop, marker, closed).await? {
         return Ok(false);
     }
     // 5. Load what the ledger knows; the gate stays closed.
     let Some(snapshot) = shop.ledger.snapshot(sale).await? else { return Ok(false) };
+    if has_ended(shop, &snapshot.record) && shop.gate.view(sale).await?.is_none() {
+        // Nobody needs the gate any more, now that the last epoch is closed.
+        return Ok(true);
+    }
     if !shop.gate.load(&snapshot, epoch).await? {
         return Ok(false);
     }
@@ -261,6 +273,10 @@ pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
     catch_up(shop, sale).await?;
     tracing::info!(%sale, %epoch, open, "loaded the gate");
     Ok(open)
+}
+
+fn has_ended(shop: &Shop, record: &SaleRecord) -> bool {
+    record.sale.window.state(shop.clock.now()) == SaleState::Ended
 }
 
 fn is_at(state: EpochState, epoch: Epoch, stage: EpochStage) -> bool {

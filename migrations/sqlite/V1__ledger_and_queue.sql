@@ -106,6 +106,9 @@ create table moves (
     primary key (sale, seq, line)
 ) strict, without rowid;
 
+-- which claims could not be kept: with an honest gate there are none
+create index moves_refused on moves (claim) where kind = 'refuse';
+
 -- The queue. A message carries many claims.
 
 create table messages (

@@ -42,7 +42,7 @@ impl Desk {
         match &message.body {
             Body::Close => self.close(message),
             Body::Sweep(number) => {
-                self.record.swept = Some(*number);
+                self.record.swept = self.record.swept.max(Some(*number));
                 Verdict::Marker
             }
             Body::Claim(_) if known => Verdict::Known,
@@ -101,6 +101,9 @@ impl Desk {
 
     fn withdraw(&mut self, withdrawal: &Withdrawal) -> Verdict {
         let line = &withdrawal.line;
+        if self.index(line).is_none() {
+            return Verdict::Unknown;
+        }
         match self.note(MoveKind::Withdraw, Some(withdrawal.id), None, std::slice::from_ref(line)) {
             Ok(seq) => {
                 let delta = -i64::from(line.quantity.get());

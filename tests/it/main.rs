@@ -1,8 +1,14 @@
 //! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
 
 mod architecture;
+mod contracts;
 mod data_folder;
 mod embedded;
 mod http;
+mod model_ledger;
+mod model_queue;
+mod order_life;
 mod program;
+mod simulation;
 mod support;
+mod words;

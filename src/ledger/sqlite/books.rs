@@ -109,7 +109,9 @@ pub(super) fn snapshot(connection: &Connection, sale: &SaleId) -> Result<Option<
     let mut used = Vec::new();
     each_customer(connection, sale, |customer, units| used.push((customer, units)))?;
     let sql = "/* known ids */ select id from orders where sale = ?1 \
-               union all select id from adjustments where sale = ?1";
+               union all select id from adjustments where sale = ?1 \
+               union all select claim from moves where sale = ?1 and kind = 'refuse' \
+                   and claim not in (select id from orders)";
     let mut statement = connection.prepare_cached(sql)?;
     let known = statement.query_map([sale.as_str()], |row| row.get(0).map(OrderId))?;
     let known = known.collect::<rusqlite::Result<_>>()?;

@@ -140,7 +140,10 @@ pub(super) fn adjustment(connection: &Connection, id: OrderId) -> Result<Option<
 pub(super) fn is_decided(connection: &Connection, claim: &Claim) -> Result<bool, Failure> {
     let sql = match claim {
         Claim::Order(_) => "/* is decided */ select 1 from orders where id = ?1",
-        Claim::Withdrawal(_) => "/* is decided, adjustment */ select 1 from adjustments where id = ?1",
+        Claim::Withdrawal(_) => {
+            "/* is decided, withdrawal */ select 1 from adjustments where id = ?1 \
+             union all select 1 from moves where claim = ?1 and kind = 'refuse'"
+        }
     };
     Ok(connection.prepare_cached(sql)?.query_row([claim.id().0], |_| Ok(())).optional()?.is_some())
 }

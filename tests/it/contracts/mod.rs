@@ -1,0 +1,71 @@
+//! What every gate, every queue and every ledger does, whoever implements it. A new implementation is one more line here.
+
+mod gate;
+mod ledger;
+mod queue;
+
+use std::sync::Arc;
+
+use sluice::gate::{Gate, MemoryGate};
+use sluice::ledger::{Ledger, SqliteLedger};
+use sluice::queue::{Queue, SqliteQueue};
+use sluice::sqlite::{Access, Store};
+use tempfile::TempDir;
+
+use crate::model_ledger::ModelLedger;
+use crate::model_queue::ModelQueue;
+use crate::words::HandClock;
+
+/// Turns the sentences of a contract into one test each, for one implementation.
+macro_rules! sentences {
+    ($implementation:expr; $($sentence:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $sentence() {
+            super::$sentence($implementation()).await;
+        })*
+    };
+}
+use sentences;
+
+fn memory_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
+    Arc::new(MemoryGate::new(clock))
+}
+
+/// A ledger or a queue, its clock, and where it keeps its file.
+struct Bench<T: ?Sized> {
+    tested: Arc<T>,
+    clock: Arc<HandClock>,
+    file: Option<TempDir>,
+}
+
+impl<T: ?Sized> std::ops::Deref for Bench<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.tested
+    }
+}
+
+fn open(file: &TempDir) -> Store {
+    Store::open(&file.path().join("test.db"), Access::Write).expect("a new file opens")
+}
+
+fn sqlite_ledger() -> Bench<dyn Ledger> {
+    let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
+    Bench { tested: Arc::new(SqliteLedger::new(open(&file), clock.clone())), clock, file: Some(file) }
+}
+
+fn model_ledger() -> Bench<dyn Ledger> {
+    let clock = Arc::new(HandClock::default());
+    Bench { tested: Arc::new(ModelLedger::new(clock.clone())), clock, file: None }
+}
+
+fn sqlite_queue() -> Bench<dyn Queue> {
+    let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
+    Bench { tested: Arc::new(SqliteQueue::new(open(&file), clock.clone())), clock, file: Some(file) }
+}
+
+fn model_queue() -> Bench<dyn Queue> {
+    let clock = Arc::new(HandClock::default());
+    Bench { tested: Arc::new(ModelQueue::new(clock.clone(), None)), clock, file: None }
+}
