@@ -15,6 +15,7 @@ pub mod deployment;
 pub mod gate;
 pub mod http;
 pub mod ledger;
+pub mod load;
 pub mod model;
 pub mod queue;
 pub mod reconcile;

@@ -159,7 +159,7 @@ impl Reply {
 /// Says in the data folder where its server is.
 #[derive(Serialize, Deserialize)]
 pub(super) struct ServerNote {
-    url: String,
+    pub(super) url: String,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -172,7 +172,7 @@ impl ServerNote {
         Ok(note)
     }
 
-    fn read(data: &Path) -> Option<Self> {
+    pub(super) fn read(data: &Path) -> Option<Self> {
         serde_json::from_str(&fs::read_to_string(Self::path(data)).ok()?).ok()
     }
 

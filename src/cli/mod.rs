@@ -5,7 +5,9 @@
 mod audit;
 mod client;
 mod completions;
+mod demo;
 mod healthcheck;
+mod load;
 mod openapi;
 mod print;
 mod sale;
@@ -34,6 +36,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. A file .e
 enum Command {
     /// Serve the API and settle what it accepts
     Serve(serve::Args),
+    /// Sell 1,000 units to a crowd of 20,000, in this process, and prove that it came out exact
+    Demo(demo::Args),
+    /// Send an open-model crowd to a running Sluice, then hold the ledger to every answer it gave
+    Load(load::Args),
     /// Create, read and steer sales of a running server
     Sale(sale::Args),
     /// Recount a sale, or all of them, and compare every layer
@@ -51,6 +57,8 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Demo(args) => demo::run(args).await,
+            Command::Load(args) => load::run(args).await,
             Command::Sale(args) => sale::run(args).await,
             Command::Audit(args) => audit::run(args).await,
             Command::Openapi(args) => openapi::run(&args),

@@ -23,6 +23,9 @@ pub const HOLD_SECONDS_MAX: u32 = 30 * 24 * 3600;
 /// How long `Prefer: wait` may wait.
 pub const WAIT_SECONDS_MAX: u64 = 30;
 
+/// Requests of one crowd; each is remembered with its answer.
+pub const CROWD_REQUESTS_MAX: usize = 5_000_000;
+
 /// Body of a request.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Head of a request: request line and headers.

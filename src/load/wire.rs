@@ -1,0 +1,162 @@
+//! One HTTP connection to a Sluice, driven by the task that uses it: a request costs no hand-over between tasks.
+
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+
+/// An answer longer than this makes no sense.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a question to the operator's side of the API may take.
+const ASK_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// A server, as its URL names it.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// The URL without a path.
+    pub url: String,
+    /// The value of `Host`.
+    host: HeaderValue,
+    address: SocketAddr,
+}
+
+impl Target {
+    /// Looks up the server of a URL like `http://127.0.0.1:8080`. A crowd is an attack on whoever did not ask for it,
+    /// so a server on another machine has to be `owned`.
+    pub async fn find(url: &str, owned: bool) -> anyhow::Result<Self> {
+        let example = "give one like http://127.0.0.1:8080";
+        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL: {example}"))?;
+        if uri.scheme_str() != Some("http") {
+            bail!("`{url}` is not plain http, which is all that the crowd speaks: {example}");
+        }
+        let authority = uri.authority().with_context(|| format!("`{url}` names no server: {example}"))?;
+        let host = authority.host().trim_matches(['[', ']']);
+        let found = tokio::net::lookup_host((host, authority.port_u16().unwrap_or(80))).await;
+        let addresses: Vec<SocketAddr> = found.with_context(|| format!("cannot find the server `{host}`"))?.collect();
+        if !owned && !addresses.iter().all(|address| address.ip().is_loopback()) {
+            bail!(
+                "`{url}` is on another machine, and a crowd is an attack on a server that did not ask for it: \
+                 add --i-own-this-server if it is yours"
+            );
+        }
+        let address = *addresses.first().with_context(|| format!("the server `{host}` has no address"))?;
+        Ok(Self { url: format!("http://{authority}"), host: HeaderValue::from_str(authority.as_str())?, address })
+    }
+
+    /// A request to this server, with the header that every request needs.
+    pub fn request(&self, method: Method, path: Uri, body: Bytes) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = path;
+        request.headers_mut().insert(HOST, self.host.clone());
+        request
+    }
+
+    /// Asks the operator's side of the API, on a connection of its own.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&serde_json::Value>,
+    ) -> anyhow::Result<T> {
+        let text = body.map(serde_json::Value::to_string).unwrap_or_default();
+        let mut request = self.request(method.clone(), path.parse()?, text.into());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = token {
+            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
+        }
+        let asked = tokio::time::timeout(ASK_TIME_MAX, async { Wire::open(self).await?.call(request).await }).await;
+        let url = &self.url;
+        let answer = match asked {
+            Ok(answer) => answer.with_context(|| format!("no answer from {url}: is `sluice serve` running there?"))?,
+            Err(_) => bail!("{url} took longer than {} s to answer {method} {path}", ASK_TIME_MAX.as_secs()),
+        };
+        if !answer.status.is_success() {
+            let hint = match answer.status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (is --token the one of this server?)",
+                _ => "",
+            };
+            bail!("{method} {path}: {}{hint}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+        }
+        serde_json::from_slice(&answer.body).with_context(|| format!("the answer to {method} {path} makes no sense"))
+    }
+}
+
+/// The header value of a token.
+pub fn bearer(token: &str) -> anyhow::Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {token}")).context("the token has strange characters")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// A connection that is kept alive from request to request.
+pub struct Wire {
+    sender: http1::SendRequest<Full<Bytes>>,
+    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Wire {
+    /// Connects.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(target.address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, connection: Box::pin(connection) })
+    }
+
+    /// Sends a request and reads the whole answer. Dropping the future hangs up.
+    pub async fn call(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let sender = &mut self.sender;
+        let mut answer = pin!(async move {
+            sender.ready().await?;
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+            Ok(Answer { status, body })
+        });
+        let mut open = true;
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                return Poll::Ready(answer);
+            }
+            if open && self.connection.as_mut().poll(context).is_ready() {
+                open = false;
+            }
+            answer.as_mut().poll(context)
+        })
+        .await
+    }
+
+    /// Whether the other side has closed it, as far as is known.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+/// Whether a request certainly never left, because the connection had been closed before.
+pub fn never_left(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_canceled() || error.is_closed())
+}
