@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use crate::gate::Admission;
-use crate::ledger::{EpochStage, Turn, Turned};
+use crate::ledger::{Turn, Turned};
 use crate::model::{
     Claim, Effect, Epoch, Error, Order, OrderId, OrderRecord, OrderState, Result, SaleState, Sku, Time, Units,
     same_lines,
@@ -133,10 +133,8 @@ async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
     if record.sale.window.state(shop.clock.now()) != SaleState::Ended {
         return Ok(Placement::Unavailable(Effect::None));
     }
-    let otherwise = match record.epoch.stage {
-        EpochStage::Closed => Placement::Ended,
-        EpochStage::Reloading | EpochStage::Live => Placement::Unavailable(Effect::None),
-    };
+    let over = reconcile::is_over(shop, &record);
+    let otherwise = if over { Placement::Ended } else { Placement::Unavailable(Effect::None) };
     Ok(settled(shop, order).await?.unwrap_or(otherwise))
 }
 
@@ -146,8 +144,7 @@ pub async fn find(shop: &Shop, id: OrderId) -> Result<Option<OrderRecord>> {
         return Ok(Some(record));
     }
     for record in shop.ledger.sales().await? {
-        let ended = record.sale.window.state(shop.clock.now()) == SaleState::Ended;
-        if !ended && shop.gate.view(&record.sale.id).await?.is_none() {
+        if !reconcile::is_over(shop, &record) && shop.gate.view(&record.sale.id).await?.is_none() {
             return Err(Error::Unavailable { layer: "gate", why: "it is being loaded".into(), effect: Effect::None });
         }
         if let Some((Claim::Order(order), _)) = shop.gate.find(&record.sale.id, id).await? {

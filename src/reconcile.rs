@@ -75,8 +75,7 @@ pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
     let mut work = Vec::new();
     for record in &records {
         let view = shop.gate.view(&record.sale.id).await?;
-        let over = has_ended(shop, record) && record.epoch.stage == EpochStage::Closed;
-        if over && view.is_none() {
+        if is_over(shop, record) && view.is_none() {
             continue;
         }
         let seen = watch.see(record, now);
@@ -273,6 +272,11 @@ pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
     catch_up(shop, sale).await?;
     tracing::info!(%sale, %epoch, open, "loaded the gate");
     Ok(open)
+}
+
+/// Whether the sale has ended and its last epoch is closed: nothing of it is on its way any more.
+pub fn is_over(shop: &Shop, record: &SaleRecord) -> bool {
+    has_ended(shop, record) && record.epoch.stage == EpochStage::Closed
 }
 
 fn has_ended(shop: &Shop, record: &SaleRecord) -> bool {

@@ -124,10 +124,10 @@ fn url(address: SocketAddr) -> String {
 /// The token is shown on a terminal only: what goes elsewhere is a log.
 fn banner(deployment: &Deployment, address: SocketAddr, data: &Path, generated: Option<&str>) {
     let url = url(address);
-    let console = match generated {
-        Some(token) if std::io::stderr().is_terminal() => format!("{url}/#token={token}"),
-        Some(_) => format!("{url}/ (the token is in {})", data.join(TOKEN_FILE).display()),
-        None => format!("{url}/"),
+    let token = match generated {
+        Some(token) if std::io::stderr().is_terminal() => token.to_owned(),
+        Some(_) => format!("in {}", data.join(TOKEN_FILE).display()),
+        None => "yours".to_owned(),
     };
     eprintln!("Sluice {}", env!("CARGO_PKG_VERSION"));
     for (layer, what) in &deployment.layers {
@@ -135,7 +135,7 @@ fn banner(deployment: &Deployment, address: SocketAddr, data: &Path, generated: 
     }
     eprintln!("  {:8} {}", "data", data.display());
     eprintln!("  {:8} {address}", "address");
-    eprintln!("  {:8} {console}", "console");
+    eprintln!("  {:8} {token}", "token");
     eprintln!("  {:8} {url}/docs/", "API");
 }
 

@@ -26,7 +26,7 @@ use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Router, routing};
 use futures_util::FutureExt;
 use serde::Serialize;
@@ -159,6 +159,7 @@ fn router(api: &Arc<Api>) -> Router {
     routes
         .merge(docs(openapi))
         .route("/problems/{slug}", routing::get(pages::problem))
+        .route("/", routing::get(async || Redirect::to("/docs/")))
         .method_not_allowed_fallback(async || Problem::method())
         .fallback(async || Problem::not_found("address"))
         .layer(from_fn_with_state(api.clone(), metrics::measured))

@@ -105,7 +105,8 @@ pub fn bearer(token: &str) -> anyhow::Result<HeaderValue> {
 /// A connection that is kept alive from request to request.
 pub struct Wire {
     sender: http1::SendRequest<Full<Bytes>>,
-    connection: Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>,
+    /// Gone once it has ended: only then does whoever waits for an answer learn that none comes.
+    connection: Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
 }
 
 /// A whole answer.
@@ -123,7 +124,7 @@ impl Wire {
         let stream = TcpStream::connect(target.address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, connection: Box::pin(connection) })
+        Ok(Self { sender, connection: Some(Box::pin(connection)) })
     }
 
     /// Sends a request and reads the whole answer. Dropping the future hangs up.
@@ -137,13 +138,13 @@ impl Wire {
             let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
             Ok(Answer { status, body })
         });
-        let mut open = true;
+        let connection = &mut self.connection;
         poll_fn(|context| {
             if let Poll::Ready(answer) = answer.as_mut().poll(context) {
                 return Poll::Ready(answer);
             }
-            if open && self.connection.as_mut().poll(context).is_ready() {
-                open = false;
+            if connection.as_mut().is_some_and(|open| open.as_mut().poll(context).is_ready()) {
+                *connection = None;
             }
             answer.as_mut().poll(context)
         })

@@ -1,0 +1,191 @@
+//! The promises, kept by the real program over real connections: by a crowd that repeats itself, and through kill -9.
+
+use std::collections::{HashMap, HashSet};
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hyper::Method;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Value, json};
+use sluice::clock::{Clock, RealClock};
+use sluice::load::wire::{Target, Wire};
+
+use crate::process::{Serving, run};
+
+/// What an order was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    /// 202 or 200, with the order's id.
+    Promised(String),
+    SoldOut,
+    /// 503, or no answer: ask again.
+    NotNow,
+}
+
+/// Orders one unit over this connection.
+async fn order(wire: &mut Wire, target: &Target, customer: &str, sku: &str) -> anyhow::Result<Told> {
+    let body = json!({ "customer": customer, "lines": [{ "sku": sku, "quantity": 1 }] }).to_string();
+    let mut request = target.request(Method::POST, "/v1/sales/drop/orders".parse()?, body.into());
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.headers_mut().insert("idempotency-key", HeaderValue::from_str(&format!("{customer}-{sku}"))?);
+    let answer = wire.call(request).await?;
+    let body: Value = serde_json::from_slice(&answer.body)?;
+    Ok(match (answer.status.as_u16(), body["type"].as_str()) {
+        (200 | 202, _) => Told::Promised(body["id"].as_str().unwrap().to_owned()),
+        (409, Some("/problems/sold-out")) => Told::SoldOut,
+        (503, _) => Told::NotNow,
+        _ => panic!("{}: {body}", answer.status),
+    })
+}
+
+fn create(data: &Path, items: &[&str]) {
+    let items = items.iter().flat_map(|item| ["--item", item]);
+    let args: Vec<&str> =
+        ["sale", "create", "--name", "Drop", "--id", "drop", "--open"].into_iter().chain(items).collect();
+    run(data, &args, 0);
+}
+
+/// The sale's stock, once nothing is on its way any more.
+fn settled_audit(data: &Path) -> Value {
+    let audit: Value = serde_json::from_str(&run(data, &["audit", "drop", "--json"], 0)).unwrap();
+    assert_eq!(audit["verdict"], "exact", "{audit}");
+    audit
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_orders_over_a_hundred_connections_take_every_unit_once() {
+    const CONNECTIONS: usize = 100;
+    const ORDERS: usize = 20_000;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let _serving = Serving::start_at(folder.path(), &address);
+    create(folder.path(), &["a=100", "b=37", "c=1"]);
+    let target = Target::find(&format!("http://{address}"), false).await.unwrap();
+    let crowd = (0..CONNECTIONS).map(|connection| {
+        let target = target.clone();
+        tokio::spawn(async move {
+            let mut wire = Wire::open(&target).await.unwrap();
+            let mut told = Vec::new();
+            // Every fifth order is the one that another connection sends at about the same time.
+            for number in 0..ORDERS / CONNECTIONS {
+                let sender = if number % 5 == 4 { (connection + 1) % CONNECTIONS } else { connection };
+                let number = if number % 5 == 4 { number - 1 } else { number };
+                let (customer, sku) = (format!("c-{sender}-{number}"), ["a", "b", "c"][(sender + number) % 3]);
+                told.push((customer.clone(), order(&mut wire, &target, &customer, sku).await.unwrap()));
+            }
+            told
+        })
+    });
+    let mut orders: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut refused = HashSet::new();
+    for told in join_all(crowd).await {
+        for (customer, told) in told.unwrap() {
+            match told {
+                Told::Promised(id) => drop(orders.entry(customer).or_default().insert(id)),
+                Told::SoldOut => drop(refused.insert(customer)),
+                Told::NotNow => panic!("nothing was down"),
+            }
+        }
+    }
+    assert!(orders.values().all(|ids| ids.len() == 1), "a repeat led to another order");
+    let ids: HashSet<&String> = orders.values().flatten().collect();
+    assert_eq!(ids.len(), 100 + 37 + 1);
+    let mut wire = Wire::open(&target).await.unwrap();
+    for (customer, ids) in &orders {
+        let number: usize = customer.split('-').skip(1).map(|part| part.parse::<usize>().unwrap()).sum();
+        let again = order(&mut wire, &target, customer, ["a", "b", "c"][number % 3]).await.unwrap();
+        assert_eq!(again, Told::Promised(ids.iter().next().unwrap().clone()));
+        assert!(!refused.contains(customer), "{customer} was accepted and then told that it is sold out");
+    }
+    let audit = audit_when_settled(folder.path()).await;
+    let held: Vec<u64> =
+        audit["stock"]["items"].as_array().unwrap().iter().map(|item| item["held"].as_u64().unwrap()).collect();
+    assert_eq!(held, [100, 37, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eight_kills_during_a_sale_break_no_promise_and_leave_no_unit() {
+    const UNITS: u64 = 3_000;
+    const KILLS: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut serving = Serving::start_at(folder.path(), &address);
+    create(folder.path(), &[&format!("a={UNITS}")]);
+    let target = Target::find(&format!("http://{address}"), false).await.unwrap();
+    let killed = Arc::new(AtomicBool::new(false));
+    let crowd: Vec<_> = (0..20).map(|number| tokio::spawn(insist(target.clone(), number, killed.clone()))).collect();
+    for _ in 0..KILLS {
+        RealClock::new().sleep(Duration::from_millis(150)).await;
+        serving.kill();
+        serving = Serving::start_at(folder.path(), &address);
+    }
+    killed.store(true, Ordering::Relaxed);
+    let mut promised = HashSet::new();
+    for told in join_all(crowd).await {
+        for id in told.unwrap() {
+            assert!(promised.insert(id), "two customers got one order");
+        }
+    }
+    let audit = audit_when_settled(folder.path()).await;
+    assert_eq!(audit["stock"]["items"][0]["held"], UNITS, "{audit}");
+    assert_eq!(promised.len() as u64, UNITS);
+    for id in &promised {
+        let order: Value = target.ask(Method::GET, &format!("/v1/orders/{id}"), None, None).await.unwrap();
+        assert_eq!(order["state"], "held", "{order}");
+    }
+}
+
+/// Orders for one customer after another, each again and again until it has a final answer; ends at the first "sold out"
+/// after the last kill. Answers with what was promised.
+async fn insist(target: Target, number: usize, killed: Arc<AtomicBool>) -> Vec<String> {
+    let (clock, mut promised, mut wire) = (RealClock::new(), Vec::new(), None);
+    for customer in 0.. {
+        let customer = format!("c-{number}-{customer}");
+        // Slow enough that the kills meet a sale that goes on.
+        let pace = if killed.load(Ordering::Relaxed) { 0 } else { 20 };
+        clock.sleep(Duration::from_millis(pace)).await;
+        let told = loop {
+            let open = match wire.take() {
+                Some(wire) => Ok(wire),
+                None => Wire::open(&target).await,
+            };
+            let told = match open {
+                Ok(mut open) => {
+                    let told = order(&mut open, &target, &customer, "a").await;
+                    wire = told.is_ok().then_some(open);
+                    told.unwrap_or(Told::NotNow)
+                }
+                Err(_) => Told::NotNow,
+            };
+            if told != Told::NotNow {
+                break told;
+            }
+            clock.sleep(Duration::from_millis(5)).await;
+        };
+        match told {
+            Told::Promised(id) => promised.push(id),
+            Told::SoldOut | Told::NotNow => break,
+        }
+    }
+    promised
+}
+
+/// Audits until nothing is on its way, for at most ten seconds.
+async fn audit_when_settled(data: &Path) -> Value {
+    for _ in 0..200 {
+        if crate::process::sluice(data, &["audit", "drop"]).output().unwrap().status.code() != Some(11) {
+            break;
+        }
+        RealClock::new().sleep(Duration::from_millis(50)).await;
+    }
+    settled_audit(data)
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
