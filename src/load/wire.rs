@@ -106,8 +106,10 @@ pub fn bearer(token: &str) -> anyhow::Result<HeaderValue> {
 pub struct Wire {
     sender: http1::SendRequest<Full<Bytes>>,
     /// Gone once it has ended: only then does whoever waits for an answer learn that none comes.
-    connection: Option<Pin<Box<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>>>,
+    connection: Option<Pin<Box<Connection>>>,
 }
+
+type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 
 /// A whole answer.
 #[derive(Debug)]
