@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkout;
-use crate::gate::Admission;
+use crate::gate::{Admission, Refusal};
 use crate::ledger::{Added, Addition, Adjustment};
 use crate::model::{Claim, Effect, OrderId, Result, Sku, Units, Withdrawal};
 use crate::queue::Push;
@@ -63,11 +63,10 @@ pub async fn withdraw(shop: &Shop, withdrawal: Arc<Withdrawal>) -> Result<Adjust
         Admission::Repeat(Some((first, epoch))) if first.lines() == claim.lines() => (first, epoch),
         Admission::Repeat(Some(_)) => return Ok(Adjusted::KeyReused),
         Admission::Repeat(None) => return decided(shop, withdrawal.id, sku, delta).await,
-        Admission::SoldOut { sku, .. } => return Ok(Adjusted::TooFew(sku)),
-        Admission::Ended => return Ok(Adjusted::Ended),
-        Admission::LimitReached { .. } | Admission::NotOpen { .. } | Admission::Paused | Admission::Unloaded => {
-            return Ok(Adjusted::Unavailable(Effect::None));
-        }
+        Admission::Refused(Refusal::SoldOut { sku, .. }) => return Ok(Adjusted::TooFew(sku)),
+        Admission::Refused(Refusal::Ended) => return Ok(Adjusted::Ended),
+        Admission::Refused(Refusal::LimitReached { .. } | Refusal::NotOpen { .. } | Refusal::Paused)
+        | Admission::Unloaded => return Ok(Adjusted::Unavailable(Effect::None)),
     };
     match checkout::push(shop, claim, epoch).await? {
         Push::Durable => decided(shop, withdrawal.id, sku, delta).await,

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
-use crate::gate::Admission;
+use crate::gate::{Admission, Refusal};
 use crate::ledger::{Turn, Turned};
 use crate::model::{
-    Claim, Effect, Epoch, Error, Order, OrderId, OrderRecord, OrderState, Result, SaleState, Sku, Time, Units,
-    same_lines,
+    Claim, Effect, Epoch, Error, Order, OrderId, OrderRecord, OrderState, Result, SaleState, same_lines,
 };
 use crate::queue::{Message, Push};
 use crate::reconcile;
@@ -28,29 +27,8 @@ pub enum Placement {
     Repeat(OrderRecord),
     /// Another order was placed under this idempotency key.
     KeyReused,
-    /// Too few units of this SKU.
-    SoldOut {
-        /// Of which.
-        sku: Sku,
-        /// Whether some may come back.
-        may_return: bool,
-    },
-    /// The customer would have more units than allowed.
-    LimitReached {
-        /// The units one customer may have.
-        limit: Units,
-        /// The units this one has.
-        used: Units,
-    },
-    /// The sale has not begun.
-    NotOpen {
-        /// When it will.
-        opens_at: Option<Time>,
-    },
-    /// The sale sells nothing for now.
-    Paused,
-    /// The sale is over.
-    Ended,
+    /// Nothing was taken, and why.
+    Refused(Refusal),
     /// There is no such sale.
     UnknownSale,
     /// Not now; the caller may ask again with the same key.
@@ -67,17 +45,19 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
     }
     let _slot = shop.pushing.try_acquire().map_err(|_| Error::Overloaded("the queue"))?;
     let claim = Claim::Order(order.clone());
-    match shop.gate.admit(&claim).await? {
+    let started = shop.clock.monotonic();
+    let admission = shop.gate.admit(&claim).await?;
+    if let Admission::Admitted(_) = admission {
+        let took = shop.clock.monotonic().saturating_sub(started);
+        metrics::histogram!("sluice_stage_duration_seconds", "stage" => "admit").record(took);
+    }
+    match admission {
         Admission::Admitted(epoch) => Ok(match push(shop, claim, epoch).await? {
             Push::Durable => Placement::Accepted(OrderRecord::accepted(Arc::unwrap_or_clone(order))),
             Push::Fenced => Placement::Unavailable(Effect::Unknown),
         }),
         Admission::Repeat(pending) => repeat(shop, &order, pending).await,
-        Admission::SoldOut { sku, may_return } => Ok(Placement::SoldOut { sku, may_return }),
-        Admission::LimitReached { limit, used } => Ok(Placement::LimitReached { limit, used }),
-        Admission::NotOpen { opens_at } => Ok(Placement::NotOpen { opens_at }),
-        Admission::Paused => Ok(Placement::Paused),
-        Admission::Ended => Ok(Placement::Ended),
+        Admission::Refused(refusal) => Ok(Placement::Refused(refusal)),
         Admission::Unloaded => without_gate(shop, &order).await,
     }
 }
@@ -134,7 +114,7 @@ async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
         return Ok(Placement::Unavailable(Effect::None));
     }
     let over = reconcile::is_over(shop, &record);
-    let otherwise = if over { Placement::Ended } else { Placement::Unavailable(Effect::None) };
+    let otherwise = if over { Placement::Refused(Refusal::Ended) } else { Placement::Unavailable(Effect::None) };
     Ok(settled(shop, order).await?.unwrap_or(otherwise))
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use async_trait::async_trait;
 
 use super::latch::{Latch, Word};
-use super::{Admission, Gate, GateItem, GateView};
+use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
 use crate::model::{
     Claim, Customer, Epoch, Move, MoveKind, OrderId, Result, Sale, SaleId, SaleState, Seq, Snapshot, Time, Units, Verb,
@@ -35,7 +35,10 @@ impl Gate for MemoryGate {
     async fn admit(&self, claim: &Claim) -> Result<Admission> {
         let Some(gate) = self.sale(claim.sale()) else { return Ok(Admission::Unloaded) };
         let now = self.clock.now();
-        Ok(gate.refuse_at_once(claim, now).unwrap_or_else(|| gate.lock().admit(&gate, claim, now)))
+        Ok(match gate.refuse_at_once(claim, now) {
+            Some(refusal) => Admission::Refused(refusal),
+            None => gate.lock().admit(&gate, claim, now),
+        })
     }
 
     async fn load(&self, snapshot: &Snapshot, epoch: Epoch) -> Result<bool> {
@@ -150,15 +153,15 @@ impl SaleGate {
     }
 
     /// The latch's word, which holds until the sale's window ends.
-    fn refuse_at_once(&self, claim: &Claim, now: Time) -> Option<Admission> {
+    fn refuse_at_once(&self, claim: &Claim, now: Time) -> Option<Refusal> {
         let lines = claim.lines().iter().filter_map(|line| self.index(line));
         let (sku, may_return) = self.latch.refuses(claim.id(), lines)?;
         let over = self.sale.window.closes_at.is_some_and(|end| now >= end);
         (!over).then(|| self.sold_out(sku, may_return))
     }
 
-    fn sold_out(&self, index: usize, may_return: bool) -> Admission {
-        Admission::SoldOut { sku: self.sale.items[index].sku.clone(), may_return }
+    fn sold_out(&self, index: usize, may_return: bool) -> Refusal {
+        Refusal::SoldOut { sku: self.sale.items[index].sku.clone(), may_return }
     }
 }
 
@@ -174,13 +177,13 @@ impl State {
             return Admission::Unloaded;
         }
         if let Some(refusal) = self.shut(claim, now).or_else(|| self.over_limit(gate, claim)) {
-            return refusal;
+            return Admission::Refused(refusal);
         }
         let mut items = self.items.clone();
         for line in claim.lines() {
             let Some(index) = gate.index(line) else { return Admission::Unloaded };
             let Some(left) = items[index].available.minus(line.quantity) else {
-                return gate.sold_out(index, self.may_return(gate, index));
+                return Admission::Refused(gate.sold_out(index, self.may_return(gate, index)));
             };
             items[index].available = left;
             items[index].pending = add(items[index].pending, line.quantity);
@@ -197,21 +200,21 @@ impl State {
     }
 
     /// The window's refusal. Withdrawals need no window, only a sale that is not over.
-    fn shut(&self, claim: &Claim, now: Time) -> Option<Admission> {
+    fn shut(&self, claim: &Claim, now: Time) -> Option<Refusal> {
         match (self.window.state(now), claim) {
-            (SaleState::Ended, _) => Some(Admission::Ended),
+            (SaleState::Ended, _) => Some(Refusal::Ended),
             (SaleState::Open, _) | (_, Claim::Withdrawal(_)) => None,
-            (SaleState::Paused, Claim::Order(_)) => Some(Admission::Paused),
-            (SaleState::Draft, Claim::Order(_)) => Some(Admission::NotOpen { opens_at: None }),
-            (SaleState::Scheduled, Claim::Order(_)) => Some(Admission::NotOpen { opens_at: self.window.opens_at }),
+            (SaleState::Paused, Claim::Order(_)) => Some(Refusal::Paused),
+            (SaleState::Draft, Claim::Order(_)) => Some(Refusal::NotOpen { opens_at: None }),
+            (SaleState::Scheduled, Claim::Order(_)) => Some(Refusal::NotOpen { opens_at: self.window.opens_at }),
         }
     }
 
-    fn over_limit(&self, gate: &SaleGate, claim: &Claim) -> Option<Admission> {
+    fn over_limit(&self, gate: &SaleGate, claim: &Claim) -> Option<Refusal> {
         let (Claim::Order(order), Some(limit)) = (claim, gate.sale.per_customer_limit) else { return None };
         let used = self.used.get(&order.customer).copied().unwrap_or_default();
         let fits = used.plus(claim.units()).is_some_and(|sum| sum <= limit);
-        (!fits).then_some(Admission::LimitReached { limit, used })
+        (!fits).then_some(Refusal::LimitReached { limit, used })
     }
 
     fn may_return(&self, gate: &SaleGate, index: usize) -> bool {

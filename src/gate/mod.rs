@@ -18,8 +18,8 @@ use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapsh
 #[async_trait]
 pub trait Gate: Send + Sync {
     /// Sets the claim's units aside, all or none, and remembers the claim until [`Gate::follow`] brings its settlement.
-    /// The second time the answer is [`Admission::Repeat`] and nothing moves. A withdrawal is admitted whatever the
-    /// window and the limit say.
+    /// The second time the answer is [`Admission::Repeat`] and nothing moves. A withdrawal is admitted before the window
+    /// and while the sale is paused, and no limit counts it.
     async fn admit(&self, claim: &Claim) -> Result<Admission>;
 
     /// Takes over what the ledger knows, under this epoch, and forgets what it knew before. The sale stays closed
@@ -31,7 +31,8 @@ pub trait Gate: Send + Sync {
 
     /// Applies the moves that come directly after the last one applied, in their sequence, and answers with the number
     /// of the last one applied now; `None` if the gate does not hold this epoch. Moves that were applied before, and
-    /// moves behind a gap, change nothing.
+    /// moves behind a gap, change nothing. After a refused claim the gate's memory is wrong: it shuts until it is loaded
+    /// anew.
     async fn follow(&self, sale: &SaleId, epoch: Epoch, moves: &[Move]) -> Result<Option<Seq>>;
 
     /// The claims admitted and not yet settled, with the epoch that admitted them; none for an unknown sale.
@@ -51,6 +52,15 @@ pub enum Admission {
     Admitted(Epoch),
     /// The claim was admitted before: it is still pending, with the lines it had then, or settled.
     Repeat(Option<(Claim, Epoch)>),
+    /// No, and why.
+    Refused(Refusal),
+    /// The gate does not know the sale, or not yet: never "sold out".
+    Unloaded,
+}
+
+/// Why the gate says no. Where several reasons hold, any one of them may be said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
     /// Too few units of this SKU.
     SoldOut {
         /// Of which there are too few.
@@ -74,8 +84,6 @@ pub enum Admission {
     Paused,
     /// The sale is over.
     Ended,
-    /// The gate does not know the sale, or not yet: never "sold out".
-    Unloaded,
 }
 
 /// What a gate knows of a sale.

@@ -21,6 +21,7 @@ use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
 use super::shapes::OrderJson;
 use super::{Api, json};
 use crate::checkout::{self, Placement};
+use crate::gate::Refusal;
 use crate::ledger::{Turn, Turned};
 use crate::model::{
     Customer, Effect, Line, Order, OrderId, OrderRecord, OrderState, Reason, Sale, SaleId, Sku, Units, limits,
@@ -129,17 +130,21 @@ async fn answer(
     Ok(match placement {
         Placement::Accepted(record) => (Outcome::Accepted, accepted(api, record, patience).await),
         Placement::Repeat(record) => (Outcome::Repeated, repeated(api, record, patience).await),
-        Placement::SoldOut { sku, may_return } => (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
         Placement::KeyReused => (Outcome::KeyReused, Problem::key_reused().into_response()),
-        Placement::LimitReached { limit, used } => {
-            (Outcome::Limit, Problem::customer_limit(limit, used).into_response())
-        }
-        Placement::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at).into_response()),
-        Placement::Paused => (Outcome::Paused, Problem::sale_paused().into_response()),
-        Placement::Ended => (Outcome::Ended, Problem::sale_ended().into_response()),
+        Placement::Refused(refusal) => refused(stall, refusal),
         Placement::UnknownSale => return Err(Problem::not_found("sale")),
         Placement::Unavailable(effect) => return Err(Problem::unavailable(effect)),
     })
+}
+
+fn refused(stall: &Stall, refusal: Refusal) -> (Outcome, Response) {
+    match refusal {
+        Refusal::SoldOut { sku, may_return } => (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
+        Refusal::LimitReached { limit, used } => (Outcome::Limit, Problem::customer_limit(limit, used).into_response()),
+        Refusal::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at).into_response()),
+        Refusal::Paused => (Outcome::Paused, Problem::sale_paused().into_response()),
+        Refusal::Ended => (Outcome::Ended, Problem::sale_ended().into_response()),
+    }
 }
 
 /// An accepted order, or what was decided on it while its client waited. Whatever fails in the meantime, it is accepted.

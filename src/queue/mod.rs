@@ -21,9 +21,12 @@ pub trait Queue: Send + Sync {
 
     /// Waits for messages, and takes up to so many from the front without removing them (more, if they were pushed
     /// together): until they are acknowledged or parked, the next pull begins with them again. One settles at a time.
+    /// What a crash brings back may come in another sequence, so a queue that may reorder drops the markers among it:
+    /// they prove nothing any more, and whoever waits for one pushes it again.
     async fn pull(&self, messages_max: usize) -> Result<Delivery>;
 
-    /// Removes what was pulled, and all before it; the second time changes nothing.
+    /// Removes what was pulled, and all before it: no later pull of this process brings it again, and after a crash it is
+    /// at worst settled again, which changes nothing. The second time changes nothing.
     async fn acknowledge(&self, receipt: Receipt) -> Result<()>;
 
     /// Sets what was pulled aside, for a person to look at, instead of settling it.

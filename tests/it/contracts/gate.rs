@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice::gate::{Admission, Gate};
+use sluice::gate::{Admission, Gate, Refusal};
 use sluice::ledger::{Books, Creation, Ledger, Turn, Turned};
 use sluice::model::{Claim, Epoch, Move, OrderId, Phase, Sale, Seq, Snapshot, Time, Units, Verb};
 
@@ -124,7 +124,7 @@ fn repeat(claim: &Claim) -> Admission {
 }
 
 fn sold_out(name: &str, may_return: bool) -> Admission {
-    Admission::SoldOut { sku: sku(name), may_return }
+    Admission::Refused(Refusal::SoldOut { sku: sku(name), may_return })
 }
 
 async fn an_unknown_sale_is_unloaded_and_never_sold_out(hall: Hall) {
@@ -215,7 +215,7 @@ async fn the_limit_counts_all_units_of_a_customer(hall: Hall) {
     let limit = units(3);
     hall.open(&Sale { per_customer_limit: Some(limit), ..sale("s", &["a", "b"]) }, &[9, 9]).await;
     assert_eq!(hall.admit(&claim(order_by("one", 1, &[("a", 1), ("b", 1)]))).await, Admission::Admitted(ONE));
-    let refused = Admission::LimitReached { limit, used: units(2) };
+    let refused = Admission::Refused(Refusal::LimitReached { limit, used: units(2) });
     assert_eq!(hall.admit(&claim(order_by("one", 2, &[("a", 2)]))).await, refused);
     assert_eq!(hall.admit(&claim(order_by("one", 3, &[("a", 1)]))).await, Admission::Admitted(ONE));
     assert_eq!(hall.admit(&claim(order_by("other", 4, &[("a", 3)]))).await, Admission::Admitted(ONE));
@@ -238,9 +238,9 @@ async fn the_window_decides_when_orders_are_admitted(hall: Hall) {
     let opens_at = Some(Time::from_millis(1_800_000_001_000));
     scheduled.window.opens_at = opens_at;
     hall.open(&scheduled, &[9]).await;
-    assert_eq!(hall.admit(&one(1)).await, Admission::NotOpen { opens_at });
+    assert_eq!(hall.admit(&one(1)).await, Admission::Refused(Refusal::NotOpen { opens_at }));
     hall.clock.pass(999);
-    assert_eq!(hall.admit(&one(1)).await, Admission::NotOpen { opens_at });
+    assert_eq!(hall.admit(&one(1)).await, Admission::Refused(Refusal::NotOpen { opens_at }));
     hall.clock.pass(1);
     assert_eq!(hall.admit(&one(1)).await, Admission::Admitted(ONE));
 }
@@ -253,7 +253,7 @@ async fn an_ended_sale_admits_nobody(hall: Hall) {
     assert_eq!(hall.admit(&one(1)).await, Admission::Admitted(ONE));
     assert_eq!(hall.admit(&one(2)).await, sold_out("a", true));
     hall.clock.pass(1);
-    assert_eq!(hall.admit(&one(2)).await, Admission::Ended);
+    assert_eq!(hall.admit(&one(2)).await, Admission::Refused(Refusal::Ended));
     assert_eq!(hall.admit(&one(1)).await, repeat(&one(1)));
 }
 
@@ -261,7 +261,7 @@ async fn a_withdrawal_needs_no_window_and_no_limit(hall: Hall) {
     let mut draft = Sale { per_customer_limit: Some(units(1)), ..sale("s", &["a"]) };
     draft.window.phase = Phase::Draft;
     hall.open(&draft, &[9]).await;
-    assert_eq!(hall.admit(&one(1)).await, Admission::NotOpen { opens_at: None });
+    assert_eq!(hall.admit(&one(1)).await, Admission::Refused(Refusal::NotOpen { opens_at: None }));
     assert_eq!(hall.admit(&withdrawal(2, "a", 4)).await, Admission::Admitted(ONE));
     assert_eq!(hall.admit(&withdrawal(2, "a", 4)).await, repeat(&withdrawal(2, "a", 4)));
     assert_eq!(hall.counts().await, [(5, 4)]);
@@ -269,7 +269,7 @@ async fn a_withdrawal_needs_no_window_and_no_limit(hall: Hall) {
 
 async fn a_withdrawal_takes_no_more_than_there_is(hall: Hall) {
     hall.open(&sale("s", &["a"]), &[3]).await;
-    assert!(matches!(hall.admit(&withdrawal(1, "a", 4)).await, Admission::SoldOut { .. }));
+    assert!(matches!(hall.admit(&withdrawal(1, "a", 4)).await, Admission::Refused(Refusal::SoldOut { .. })));
     assert_eq!(hall.counts().await, [(3, 0)]);
 }
 
@@ -304,7 +304,7 @@ async fn a_settled_order_is_known_after_loading(hall: Hall) {
     hall.gate.load(&snapshot, ONE).await.unwrap();
     hall.gate.open(&sale_id("s"), ONE).await.unwrap();
     assert_eq!(hall.admit(&claim(order_by("one", 1, &[("a", 1)]))).await, Admission::Repeat(None));
-    let refused = Admission::LimitReached { limit: units(1), used: units(1) };
+    let refused = Admission::Refused(Refusal::LimitReached { limit: units(1), used: units(1) });
     assert_eq!(hall.admit(&claim(order_by("one", 2, &[("a", 1)]))).await, refused);
     assert_eq!(hall.counts().await, [(1, 0)]);
 }
@@ -386,9 +386,9 @@ async fn the_sales_verbs_arrive(hall: Hall) {
     hall.open(&draft, &[9]).await;
     let verbs = [
         (Verb::Open, Admission::Admitted(ONE)),
-        (Verb::Pause, Admission::Paused),
+        (Verb::Pause, Admission::Refused(Refusal::Paused)),
         (Verb::Resume, Admission::Admitted(ONE)),
-        (Verb::Close, Admission::Ended),
+        (Verb::Close, Admission::Refused(Refusal::Ended)),
     ];
     for (number, (verb, admission)) in (1..).zip(verbs) {
         hall.ledger.steer(&sale_id("s"), verb).await.unwrap();
@@ -403,7 +403,7 @@ async fn an_order_that_others_admitted_is_followed(hall: Hall) {
     hall.follow(&hall.settle(&[&others]).await).await;
     assert_eq!(hall.counts().await, [(1, 0)]);
     assert_eq!(hall.admit(&others).await, Admission::Repeat(None));
-    let refused = Admission::LimitReached { limit: units(1), used: units(1) };
+    let refused = Admission::Refused(Refusal::LimitReached { limit: units(1), used: units(1) });
     assert_eq!(hall.admit(&claim(order_by("one", 2, &[("a", 1)]))).await, refused);
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use sluice::clock::Clock;
-use sluice::gate::{Admission, Gate, GateView, MemoryGate};
+use sluice::gate::{Admission, Gate, GateView, MemoryGate, Refusal};
 use sluice::ledger::{
     Added, Addition, Adjustment, Books, Creation, EpochState, EpochStep, Lapses, Ledger, Move, MoveKind, OrderFilter,
     OrderPage, Recount, SaleRecord, Settlement, Snapshot, Steered, Turn, Turned,
@@ -337,7 +337,8 @@ impl Gate for FaultyGate {
         self.call(move |world, server| {
             let mut admission = server.admit(&claim);
             if world.has(Bug::EmptyMeansSoldOut) && admission == Admission::Unloaded {
-                admission = Admission::SoldOut { sku: claim.lines()[0].sku.clone(), may_return: false };
+                admission =
+                    Admission::Refused(Refusal::SoldOut { sku: claim.lines()[0].sku.clone(), may_return: false });
             }
             world.promises.admission(world, server.view(claim.sale()), &claim, &admission);
             admission

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sluice::adjustment::Adjusted;
 use sluice::checkout::Placement;
-use sluice::gate::{Admission, GateView};
+use sluice::gate::{Admission, GateView, Refusal};
 use sluice::ledger::{Books, EpochStage, Move, MoveKind, SaleRecord, Turn, Turned};
 use sluice::model::{
     Claim, Customer, Effect, Line, Order, OrderId, OrderRecord, OrderState, Reason, Result, SaleId, SaleState, Seq,
@@ -101,7 +101,7 @@ impl Promises {
     pub(crate) fn admission(&self, world: &World, view: Option<GateView>, claim: &Claim, admission: &Admission) {
         let no = match admission {
             Admission::Admitted(_) | Admission::Repeat(_) | Admission::Unloaded => return,
-            Admission::SoldOut { sku, .. } => {
+            Admission::Refused(Refusal::SoldOut { sku, .. }) => {
                 let wanted = claim.lines().iter().find(|line| line.sku == *sku).map(|line| line.quantity);
                 let item = view.as_ref().and_then(|view| view.items.iter().find(|item| item.sku == *sku));
                 if item.is_none_or(|item| Some(item.available) >= wanted) {
@@ -132,7 +132,11 @@ impl Promises {
                 self.keep(world, wish, order, record);
                 false
             }
-            Ok(Placement::SoldOut { .. } | Placement::LimitReached { .. } | Placement::Ended) => {
+            Ok(
+                Placement::Refused(Refusal::SoldOut { .. })
+                | Placement::Refused(Refusal::LimitReached { .. })
+                | Placement::Refused(Refusal::Ended),
+            ) => {
                 wish.open = None;
                 if before && !stale {
                     let detail = format!("{} was accepted, then {answer:?}", order.id);
@@ -147,7 +151,11 @@ impl Promises {
                 }
                 true
             }
-            Ok(Placement::NotOpen { .. } | Placement::Paused | Placement::UnknownSale) => true,
+            Ok(
+                Placement::Refused(Refusal::NotOpen { .. })
+                | Placement::Refused(Refusal::Paused)
+                | Placement::UnknownSale,
+            ) => true,
             Ok(Placement::Unavailable(effect)) => *effect == Effect::None,
             Err(error) => error.effect() == Effect::None,
         };
