@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -116,14 +116,16 @@ async fn eight_kills_during_a_sale_break_no_promise_and_leave_no_unit() {
     let mut serving = Serving::start_at(folder.path(), &address);
     create(folder.path(), &[&format!("a={UNITS}")]);
     let target = Target::find(&format!("http://{address}"), false).await.unwrap();
-    let killed = Arc::new(AtomicBool::new(false));
-    let crowd: Vec<_> = (0..20).map(|number| tokio::spawn(insist(target.clone(), number, killed.clone()))).collect();
-    for _ in 0..KILLS {
-        RealClock::new().sleep(Duration::from_millis(150)).await;
+    let sold = Arc::new(AtomicUsize::new(0));
+    let crowd: Vec<_> = (0..64).map(|number| tokio::spawn(insist(target.clone(), number, sold.clone()))).collect();
+    for kill in 1..=KILLS {
+        // Every kill meets a sale in full swing, with orders between gate, queue and answer.
+        while sold.load(Ordering::Relaxed) < kill * 330 {
+            tokio::task::yield_now().await;
+        }
         serving.kill();
         serving = Serving::start_at(folder.path(), &address);
     }
-    killed.store(true, Ordering::Relaxed);
     let mut promised = HashSet::new();
     for told in join_all(crowd).await {
         for id in told.unwrap() {
@@ -139,28 +141,14 @@ async fn eight_kills_during_a_sale_break_no_promise_and_leave_no_unit() {
     }
 }
 
-/// Orders for one customer after another, each again and again until it has a final answer; ends at the first "sold out"
-/// after the last kill. Answers with what was promised.
-async fn insist(target: Target, number: usize, killed: Arc<AtomicBool>) -> Vec<String> {
+/// Orders for one customer after another, each again and again until it has a final answer; ends at the first "sold out".
+/// Answers with what was promised.
+async fn insist(target: Target, number: usize, sold: Arc<AtomicUsize>) -> Vec<String> {
     let (clock, mut promised, mut wire) = (RealClock::new(), Vec::new(), None);
     for customer in 0.. {
         let customer = format!("c-{number}-{customer}");
-        // Slow enough that the kills meet a sale that goes on.
-        let pace = if killed.load(Ordering::Relaxed) { 0 } else { 20 };
-        clock.sleep(Duration::from_millis(pace)).await;
         let told = loop {
-            let open = match wire.take() {
-                Some(wire) => Ok(wire),
-                None => Wire::open(&target).await,
-            };
-            let told = match open {
-                Ok(mut open) => {
-                    let told = order(&mut open, &target, &customer, "a").await;
-                    wire = told.is_ok().then_some(open);
-                    told.unwrap_or(Told::NotNow)
-                }
-                Err(_) => Told::NotNow,
-            };
+            let told = once(&mut wire, &target, &customer).await.unwrap_or(Told::NotNow);
             if told != Told::NotNow {
                 break told;
             }
@@ -170,8 +158,20 @@ async fn insist(target: Target, number: usize, killed: Arc<AtomicBool>) -> Vec<S
             Told::Promised(id) => promised.push(id),
             Told::SoldOut | Told::NotNow => break,
         }
+        sold.fetch_add(1, Ordering::Relaxed);
     }
     promised
+}
+
+/// Orders over the open connection, or a new one; a connection that failed is not used again.
+async fn once(wire: &mut Option<Wire>, target: &Target, customer: &str) -> anyhow::Result<Told> {
+    let mut open = match wire.take() {
+        Some(open) => open,
+        None => Wire::open(target).await?,
+    };
+    let told = order(&mut open, target, customer, "a").await?;
+    *wire = Some(open);
+    Ok(told)
 }
 
 /// Audits until nothing is on its way, for at most ten seconds.
