@@ -224,12 +224,18 @@ fn strict(sale: &Sale, wish: &NewOrder<'_>) -> Option<(Customer, Vec<Line>)> {
     for NewLine { sku, quantity } in &wish.lines {
         let item = sale.items.iter().find(|item| item.sku.as_str() == sku)?;
         let repeated = lines.iter().any(|line| line.sku == item.sku);
-        if repeated || !(1..=limits::LINE_UNITS_MAX).contains(quantity) {
+        if repeated || !(1..=line_units_max(sale)).contains(quantity) {
             return None;
         }
         lines.push(Line { sku: item.sku.clone(), quantity: Units::new(*quantity).ok()? });
     }
     Some((customer, lines))
+}
+
+/// More than this of one SKU no customer could ever have.
+fn line_units_max(sale: &Sale) -> u32 {
+    let limit = sale.per_customer_limit.map_or(limits::LINE_UNITS_MAX, Units::get);
+    limit.min(limits::LINE_UNITS_MAX)
 }
 
 fn careful(sale: &Sale, order: &mut Fields<'_>) -> Option<(Customer, Vec<Line>)> {
@@ -251,7 +257,7 @@ fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Unit
     if sku.as_ref().is_some_and(|sku| sale.item(sku).is_none()) {
         line.fault("sku", "is not in this sale");
     }
-    let quantity = line.required("quantity").and_then(|node| node.count(1..=limits::LINE_UNITS_MAX));
+    let quantity = line.required("quantity").and_then(|node| node.count(1..=line_units_max(sale)));
     (sku, quantity.and_then(|count| Units::new(count).ok()))
 }
 

@@ -82,6 +82,8 @@ async fn a_customer_has_a_limit() {
     let refused = server.ask("POST", "/v1/sales/s/orders", &[("idempotency-key", "k-2")], Some(body)).await;
     let problem = refused.problem(409, "customer-limit");
     assert_json_snapshot!("customer_limit", problem);
+    let problem = server.order("s", "c-2", 3, &[]).await.problem(422, "invalid-request");
+    assert_eq!(problem["errors"][0]["pointer"], "/lines/0/quantity");
 }
 
 #[tokio::test(flavor = "multi_thread")]
