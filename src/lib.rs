@@ -19,6 +19,7 @@ pub mod load;
 pub mod model;
 pub mod queue;
 pub mod reconcile;
+pub mod remote;
 pub mod settlement;
 pub mod shop;
 pub mod sqlite;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LEVELS: &[&[&str]] = &[
     &["model", "sync"],
     &["clock", "config"],
-    &["batcher", "sqlite"],
+    &["batcher", "postgres", "remote", "sqlite"],
     &["gate", "queue", "ledger"],
     &["shop"],
     &["reconcile"],
@@ -19,7 +19,7 @@ const LEVELS: &[&[&str]] = &[
 ];
 
 /// The backends, which only `deployment` chooses.
-const BACKENDS: &[&str] = &["MemoryGate", "SqliteQueue", "SqliteLedger"];
+const BACKENDS: &[&str] = &["MemoryGate", "SqliteQueue", "SqliteLedger", "RedisGate", "RabbitQueue", "PostgresLedger"];
 
 struct Source {
     path: PathBuf,

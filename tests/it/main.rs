@@ -12,6 +12,7 @@ mod order_life;
 mod process;
 mod program;
 mod promises;
+mod servers;
 mod simulation;
 mod support;
 mod words;
