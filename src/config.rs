@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,13 +13,26 @@ use clap::{Args, ValueEnum};
 /// What `sluice serve` may be told.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Address to listen on. One that others can reach needs a token of your own
-    #[arg(long, env = "SLUICE_LISTEN", default_value = "127.0.0.1:8080", value_name = "IP:PORT")]
-    pub listen: SocketAddr,
-
     /// What this process does. Everything, unless several processes share a database, a broker and a gate
     #[arg(long, value_enum, default_value_t = Role::All)]
     pub role: Role,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's own")]
+    pub process: Process,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would replace the command's own")]
+    pub tokens: Tokens,
+}
+
+/// What every process of a deployment may be told.
+#[derive(Debug, Args)]
+pub struct Process {
+    /// Address to listen on; a worker, which answers /livez, /readyz and /metrics alone, listens only if told.
+    /// An API that others can reach needs a token of your own [default: 127.0.0.1:8080]
+    #[arg(long, env = "SLUICE_LISTEN", value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's own")]
@@ -27,11 +40,11 @@ pub struct Serve {
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's own")]
-    pub tokens: Tokens,
-
-    #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would replace the command's own")]
     pub layers: Layers,
+
+    /// Do not bring the database to this program's schema: `sluice migrate` does it beforehand
+    #[arg(long)]
+    pub no_migrate: bool,
 
     /// How the log is written
     #[arg(long, env = "SLUICE_LOG", value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
@@ -58,16 +71,16 @@ pub enum LogFormat {
     Json,
 }
 
-/// Where an embedded Sluice keeps everything.
+/// Where an embedded Sluice keeps everything; a distributed one keeps only the generated token there.
 #[derive(Debug, Clone, Args)]
 pub struct DataFolder {
-    /// Folder for the database and the generated token
+    /// Folder for the embedded database and the generated token
     #[arg(long = "data", env = "SLUICE_DATA", default_value = "./sluice-data", value_name = "FOLDER")]
     pub path: PathBuf,
 }
 
 /// Who may do what. Several tokens of a kind, parted by commas, live at once, so that one can be replaced without a gap.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Tokens {
     /// Token that may do everything. Generated and kept in the data folder if there is none. Better set in the
     /// environment: others on this machine can read flags
@@ -117,55 +130,107 @@ pub fn load_env_file() -> anyhow::Result<()> {
     }
 }
 
+/// Where an API listens unless told otherwise.
+const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
 impl Serve {
-    /// Refuses what is unsafe or does not go together, saying what to do instead.
-    pub fn check(&self) -> anyhow::Result<()> {
-        self.layers.check()?;
-        if self.role != Role::All {
+    /// Where to listen; `None` for a worker that was not told.
+    pub fn listen(&self) -> Option<SocketAddr> {
+        self.process.listen.or((self.role != Role::Worker).then_some(LISTEN_DEFAULT))
+    }
+
+    /// Refuses what is unsafe or does not go together, saying what to do instead; otherwise answers with the servers to
+    /// use, `None` for an embedded Sluice.
+    pub fn check(&self) -> anyhow::Result<Option<Servers>> {
+        let servers = self.process.layers.servers()?;
+        if servers.is_none() && self.role != Role::All {
             bail!(
-                "--role api and --role worker need a database, a broker and a gate that several processes share. \
-                 An embedded Sluice is one process: leave --role out"
+                "an API or a worker alone needs a database, a broker and a gate that several processes share: set \
+                 DATABASE_URL, REDIS_URL and RABBITMQ_URL. An embedded Sluice is one process: `sluice serve`"
             );
         }
-        if !self.listen.ip().is_loopback() && given(&self.tokens.admin_token).is_none() {
+        let public = self.listen().is_some_and(|listen| !listen.ip().is_loopback());
+        if public && self.role != Role::Worker && given(&self.tokens.admin_token).is_none() {
             bail!(
                 "{} can be reached from other machines, and there is no admin token. Set SLUICE_ADMIN_TOKEN, or listen \
                  on 127.0.0.1",
-                self.listen
+                self.listen().unwrap_or(LISTEN_DEFAULT)
             );
         }
-        Ok(())
+        Ok(servers)
     }
 }
 
+/// The servers of a distributed Sluice.
+#[derive(Debug, Clone)]
+pub struct Servers {
+    /// PostgreSQL.
+    pub database: Secret,
+    /// Redis or Valkey.
+    pub redis: Secret,
+    /// RabbitMQ.
+    pub rabbitmq: Secret,
+}
+
 impl Layers {
-    fn check(&self) -> anyhow::Result<()> {
-        let parts = [&self.db_user, &self.db_host, &self.db_name, &self.db_password, &self.db_port];
-        let database = given(&self.database_url).is_some() || parts.into_iter().any(|part| given(part).is_some());
+    /// The servers that were given: `None` if none was, an error that names what is missing if some were.
+    pub fn servers(&self) -> anyhow::Result<Option<Servers>> {
+        let database = self.database()?;
         let all = [
-            ("DATABASE_URL", database),
-            ("REDIS_URL", given(&self.redis_url).is_some()),
-            ("RABBITMQ_URL", given(&self.rabbitmq_url).is_some()),
+            ("DATABASE_URL", database.map(|url| url.0)),
+            ("REDIS_URL", given(&self.redis_url).map(str::to_owned)),
+            ("RABBITMQ_URL", given(&self.rabbitmq_url).map(str::to_owned)),
         ];
         let names = |there: bool| -> Vec<&str> {
-            all.iter().filter(|(_, given)| *given == there).map(|(name, _)| *name).collect()
+            all.iter().filter(|(_, url)| url.is_some() == there).map(|(name, _)| *name).collect()
         };
-        match (names(true), names(false)) {
-            (given, _) if given.is_empty() => Ok(()),
-            (_, missing) if missing.is_empty() => {
-                bail!("the distributed deployment is not built yet. Leave DATABASE_URL, REDIS_URL and RABBITMQ_URL out")
-            }
-            (given, missing) => bail!(
+        let (there, missing) = (names(true), names(false));
+        if !there.is_empty() && !missing.is_empty() {
+            bail!(
                 "{} without {}: a distributed Sluice needs all three, an embedded one none",
-                given.join(" and "),
+                there.join(" and "),
                 missing.join(" and ")
-            ),
+            );
         }
+        let [(_, Some(database)), (_, Some(redis)), (_, Some(rabbitmq))] = all else { return Ok(None) };
+        Ok(Some(Servers { database: Secret(database), redis: Secret(redis), rabbitmq: Secret(rabbitmq) }))
+    }
+
+    /// The database alone: `None` if there is only the data folder.
+    pub fn database(&self) -> anyhow::Result<Option<Secret>> {
+        let url = match given(&self.database_url) {
+            Some(url) => Some(url.to_owned()),
+            None => self.database_parts()?,
+        };
+        Ok(url.map(Secret))
+    }
+
+    /// The database's address made of DB_USER and the like, as libpq writes it; `None` if none of them was given.
+    fn database_parts(&self) -> anyhow::Result<Option<String>> {
+        let parts = [
+            ("DB_HOST", "host", given(&self.db_host)),
+            ("DB_USER", "user", given(&self.db_user)),
+            ("DB_NAME", "dbname", given(&self.db_name)),
+            ("DB_PORT", "port", given(&self.db_port)),
+            ("DB_PASSWORD", "password", given(&self.db_password)),
+        ];
+        if parts.iter().all(|(_, _, value)| value.is_none()) {
+            return Ok(None);
+        }
+        if let Some((name, ..)) = parts.iter().take(3).find(|(_, _, value)| value.is_none()) {
+            bail!("{name} is missing: a database needs DB_HOST, DB_USER and DB_NAME, or DATABASE_URL alone");
+        }
+        if let Some(port) = given(&self.db_port).filter(|port| port.parse::<u16>().is_err()) {
+            bail!("DB_PORT is {port:?}, which is no port. PostgreSQL's own is 5432");
+        }
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+        let words = parts.iter().filter_map(|(_, key, value)| value.map(|value| format!("{key}='{}'", quoted(value))));
+        Ok(Some(words.collect::<Vec<_>>().join(" ")))
     }
 }
 
 /// A text that no log and no message shows.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
@@ -210,36 +275,66 @@ mod tests {
         serve: Serve,
     }
 
-    fn refusal(flags: &[&str]) -> Option<String> {
+    fn checked(flags: &[&str]) -> Result<Option<Servers>, String> {
         let serve = Command::try_parse_from([&["serve"], flags].concat()).expect("good flags").serve;
         assert!(!format!("{serve:?}").contains("hunter2"), "a secret is shown");
-        serve.check().err().map(|error| error.to_string())
+        serve.check().map_err(|error| error.to_string())
+    }
+
+    fn refusal(flags: &[&str]) -> String {
+        checked(flags).expect_err("it is refused")
     }
 
     #[test]
     fn nothing_given_is_an_embedded_server_on_loopback() {
-        assert_eq!(refusal(&[]), None);
-        assert_eq!(refusal(&["--listen", "[::1]:0", "--redis-url", ""]), None);
+        assert!(matches!(checked(&[]), Ok(None)));
+        assert!(matches!(checked(&["--listen", "[::1]:0", "--redis-url", ""]), Ok(None)));
     }
 
     #[test]
     fn a_public_address_needs_a_token() {
-        let refused = refusal(&["--listen", "0.0.0.0:8080"]).expect("refused");
+        let refused = refusal(&["--listen", "0.0.0.0:8080"]);
         assert!(refused.contains("SLUICE_ADMIN_TOKEN"), "{refused}");
-        assert!(refusal(&["--listen", "0.0.0.0:8080", "--admin-token", " "]).is_some());
-        assert_eq!(refusal(&["--listen", "0.0.0.0:8080", "--admin-token", "hunter2"]), None);
+        refusal(&["--listen", "0.0.0.0:8080", "--admin-token", " "]);
+        assert!(matches!(checked(&["--listen", "0.0.0.0:8080", "--admin-token", "hunter2"]), Ok(None)));
     }
 
     #[test]
     fn a_missing_address_is_named() {
-        let refused = refusal(&["--redis-url", "redis://x:hunter2@h"]).expect("refused");
         assert_eq!(
-            refused,
+            refusal(&["--redis-url", "redis://x:hunter2@h"]),
             "REDIS_URL without DATABASE_URL and RABBITMQ_URL: a distributed Sluice needs all three, an embedded one none"
         );
-        let refused = refusal(&["--db-host", "h", "--redis-url", "r"]).expect("refused");
-        assert!(refused.starts_with("DATABASE_URL and REDIS_URL without RABBITMQ_URL"), "{refused}");
-        assert!(refusal(&["--role", "worker"]).is_some());
+        let two = ["--db-host", "h", "--db-user", "u", "--db-name", "n", "--redis-url", "r"];
+        assert!(refusal(&two).starts_with("DATABASE_URL and REDIS_URL without RABBITMQ_URL"), "{}", refusal(&two));
+        assert!(refusal(&["--role", "worker"]).contains("REDIS_URL"));
+    }
+
+    #[test]
+    fn a_database_may_be_given_in_parts() {
+        let others = ["--redis-url", "r", "--rabbitmq-url", "q", "--role", "worker"];
+        let parts =
+            ["--db-host", "h", "--db-user", "u", "--db-name", "n", "--db-password", "hunter2's", "--db-port", "6"];
+        let servers = checked(&[&others[..], &parts].concat()).expect("good").expect("distributed");
+        let words = "host='h' user='u' dbname='n' port='6' password='hunter2\\'s'";
+        assert_eq!(servers.database.reveal(), words);
+        assert_eq!((servers.redis.reveal(), servers.rabbitmq.reveal()), ("r", "q"));
+        let refused = refusal(&[&others[..], &parts[..4]].concat());
+        assert!(refused.starts_with("DB_NAME is missing"), "{refused}");
+        let refused = refusal(&[&others[..], &parts[..8], &["--db-port", "x"]].concat());
+        assert!(refused.contains("DB_PORT") && !refused.contains("hunter2"), "{refused}");
+        let url = ["--database-url", "postgres://u:hunter2@h/n"];
+        let servers = checked(&[&others[..], &parts, &url].concat()).expect("good").expect("distributed");
+        assert_eq!(servers.database.reveal(), "postgres://u:hunter2@h/n");
+    }
+
+    #[test]
+    fn a_worker_listens_only_if_told() {
+        let listen =
+            |flags: &[&str]| Command::try_parse_from([&["serve"], flags].concat()).expect("good flags").serve.listen();
+        assert_eq!(listen(&[]), Some(LISTEN_DEFAULT));
+        assert_eq!(listen(&["--role", "worker"]), None);
+        assert!(listen(&["--role", "worker", "--listen", "127.0.0.1:1"]).is_some());
     }
 
     #[test]

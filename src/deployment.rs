@@ -1,15 +1,17 @@
 //! The deployments, side by side: the only file that names the backends. It builds a [`Shop`]; nothing else knows of what.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::join;
 
 use crate::clock::Clock;
+use crate::config::{Role, Secret, Servers};
 use crate::gate::MemoryGate;
 use crate::ledger::SqliteLedger;
 use crate::model::Mint;
@@ -25,13 +27,25 @@ const LOCK: &str = "lock";
 /// How long a stopping process waits for the queue to run empty.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// What runs a layer.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Gate, queue or ledger.
+    pub name: &'static str,
+    /// By what it is run, in a word.
+    pub run_by: &'static str,
+    /// Where that is.
+    pub place: String,
+}
+
 /// A shop and what keeps it going.
 pub struct Deployment {
     /// The shop.
     pub shop: Arc<Shop>,
-    /// Which layer is run by what, for people.
-    pub layers: Vec<(&'static str, String)>,
-    _lock: Option<File>,
+    /// What runs each layer, for people.
+    pub layers: [Layer; 3],
+    /// Held by the only process of an embedded deployment.
+    alone: Option<File>,
 }
 
 /// Everything in this process and one data folder, which is created if it is missing. It must run within a tokio runtime.
@@ -40,6 +54,55 @@ pub async fn embedded(data: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Depl
     create_private(data)?;
     let lock = lock(data)?;
     build(data, Access::Write, clock, Some(lock)).await
+}
+
+/// Three servers that any number of processes share: Redis or Valkey, RabbitMQ, PostgreSQL.
+pub async fn distributed(
+    servers: &Servers,
+    schema: Schema,
+    patience: Patience,
+    waiting: Arc<Waiting>,
+) -> anyhow::Result<Deployment> {
+    let _ = (servers, schema, patience, waiting);
+    bail!("the distributed deployment is not built yet. Leave DATABASE_URL, REDIS_URL and RABBITMQ_URL out")
+}
+
+/// Brings the database to this program's schema; many processes may do it at once.
+pub async fn migrate(database: &Secret, patience: Patience) -> anyhow::Result<()> {
+    let _ = (database, patience);
+    bail!("the distributed deployment is not built yet. Leave DATABASE_URL, REDIS_URL and RABBITMQ_URL out")
+}
+
+/// What a joining process does about the database's schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// Brings it to this program's.
+    Migrate,
+    /// Refuses another one.
+    Check,
+}
+
+/// What a process does when a server is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// Waits for it, however long that takes.
+    Endless,
+    /// Fails.
+    None,
+}
+
+/// What a joining process still waits for.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    missing: Mutex<BTreeMap<&'static str, &'static str>>,
+}
+
+impl Waiting {
+    /// In words for everybody, without an address.
+    pub fn missing(&self) -> Vec<String> {
+        let missing = self.missing.lock().expect("no holder panics");
+        missing.iter().map(|(setting, server)| format!("waiting for {server} ({setting})")).collect()
+    }
 }
 
 /// The same over a data folder that nobody serves, to look at it: nothing of a sale changes.
@@ -56,23 +119,28 @@ async fn build(data: &Path, access: Access, clock: Arc<dyn Clock>, lock: Option<
     let mint = Mint::new(ledger.secret(fresh).await?);
     let queue = Arc::new(SqliteQueue::new(store, clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
-    let layers = vec![
-        ("gate", "in this process".to_owned()),
-        ("queue", format!("SQLite, {}", path.display())),
-        ("ledger", format!("SQLite, {}", path.display())),
-    ];
-    Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, _lock: lock })
+    let layer = |name, run_by| Layer { name, run_by, place: path.display().to_string() };
+    let gate_layer = Layer { name: "gate", run_by: "this process", place: "memory".to_owned() };
+    let layers = [gate_layer, layer("queue", "SQLite"), layer("ledger", "SQLite")];
+    Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, alone: lock })
 }
 
 impl Deployment {
-    /// Settles, follows, sweeps and lapses until the future is dropped.
-    pub async fn run(&self) {
-        join(settlement::run(&self.shop), reconcile::run(&self.shop)).await;
+    /// Does what the role asks for until the future is dropped: a worker settles, follows, sweeps and lapses; an API
+    /// alone only looks after its way to the queue.
+    pub async fn run(&self, role: Role) {
+        match role {
+            Role::All | Role::Worker => drop(join(settlement::run(&self.shop), reconcile::run(&self.shop)).await),
+            Role::Api => reconcile::ask_failed_queue(&self.shop).await,
+        }
     }
 
     /// Waits until everything accepted is settled, while [`Deployment::run`] goes on; false if that takes too long. What
-    /// is left is settled at the next start.
+    /// is left is settled at the next start, or at once by another process if there may be others.
     pub async fn drain(&self) -> bool {
+        if self.alone.is_none() {
+            return true;
+        }
         let clock = &self.shop.clock;
         let deadline = clock.monotonic() + DRAIN_TIME_MAX;
         while clock.monotonic() < deadline {
@@ -86,8 +154,8 @@ impl Deployment {
     }
 }
 
-/// Creates the data folder so that only its owner can look into it.
-fn create_private(data: &Path) -> anyhow::Result<()> {
+/// Creates the data folder so that only its owner can look into it; one that is there stays as it is.
+pub fn create_private(data: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -10,7 +10,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
-use crate::model::{Epoch, Result, SaleId, SaleState, Seq, limits};
+use crate::model::{Effect, Epoch, Error, Result, SaleId, SaleState, Seq, limits};
 use crate::queue::{Body, Message, Push};
 use crate::shop::Shop;
 
@@ -18,12 +18,18 @@ use crate::shop::Shop;
 const TICK: Duration = Duration::from_millis(250);
 /// How often due holds are looked for at least.
 const LAPSE_TICK: Duration = Duration::from_millis(50);
-/// How often a marker is looked for.
+/// How soon a marker is looked for; then less and less often.
 const MARKER_POLL: Duration = Duration::from_millis(2);
+/// How often a marker is looked for at least.
+const MARKER_POLL_MAX: Duration = Duration::from_millis(50);
 /// How often a marker is pushed again: a queue may drop one that it delivers a second time.
 const MARKER_AGAIN: Duration = Duration::from_secs(1);
 /// After this time a marker is given up; the next tick sends another.
 const MARKER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long somebody may wait for a gate to be loaded.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// The first life of a gate.
+const FIRST_EPOCH: Epoch = Epoch(1);
 /// How long a claim may be pending in a busy sale before it is swept up.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Sales reloaded at the same time.
@@ -54,6 +60,21 @@ pub async fn run(shop: &Shop) {
     join(follow, lapse).await;
 }
 
+/// Asks a queue that failed by a marker that nobody waits for, again and again until it takes one: what a process does that
+/// places orders and does not settle them. Runs until the future is dropped.
+pub async fn ask_failed_queue(shop: &Shop) {
+    loop {
+        shop.clock.sleep(TICK).await;
+        if !shop.queue_down.load(Ordering::Relaxed) {
+            continue;
+        }
+        // Whoever pushed a claim knows its sale.
+        let Some(sale) = shop.known_sale() else { continue };
+        let pushed = shop.queue.push(Message { sale, epoch: Epoch(0), body: Body::Sweep(0) }).await;
+        shop.queue_answered(&pushed);
+    }
+}
+
 /// What earlier ticks saw.
 #[derive(Default)]
 pub struct Watch {
@@ -64,7 +85,9 @@ pub struct Watch {
 struct Seen {
     watermark: Seq,
     epoch: EpochState,
-    epoch_since: Duration,
+    /// When the epoch, or the journal, was last seen to move.
+    moved_at: Duration,
+    swept: Option<u64>,
     swept_at: Duration,
 }
 
@@ -92,10 +115,14 @@ pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
 impl Watch {
     /// Notes what is seen now and answers with what is known from before.
     fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
-        let new = Seen { watermark: Seq(0), epoch: record.epoch, epoch_since: now, swept_at: now };
+        let new = Seen { watermark: Seq(0), epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
         let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
-        if seen.epoch != record.epoch {
-            (seen.epoch, seen.epoch_since) = (record.epoch, now);
+        if seen.epoch != record.epoch || seen.watermark != record.watermark {
+            (seen.epoch, seen.moved_at) = (record.epoch, now);
+        }
+        // One sweep is enough, whoever made it.
+        if seen.swept != record.swept {
+            (seen.swept, seen.swept_at) = (record.swept, now);
         }
         let before = *seen;
         if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
@@ -108,9 +135,9 @@ impl Watch {
 async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Seen, now: Duration) -> Result<()> {
     let sale = &record.sale.id;
     let Some(view) = view.filter(|view| view.live && view.epoch >= record.epoch.epoch) else {
-        // Somebody else may be loading it; when nothing moves for a while, that somebody is dead.
+        // Somebody else may be loading it; when neither its epoch nor its journal moves for a while, that somebody is dead.
         let patience = shop.queue.push_timeout().unwrap_or_default() * 2;
-        let busy = record.epoch.stage != EpochStage::Live && now.saturating_sub(seen.epoch_since) < patience;
+        let busy = record.epoch.stage != EpochStage::Live && now.saturating_sub(seen.moved_at) < patience;
         return if busy { Ok(()) } else { reload(shop, sale).await.map(drop) };
     };
     if view.watermark < record.watermark {
@@ -176,7 +203,8 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     // Two sweeps that take the same number only push some claims too early.
     let number = record.swept.unwrap_or(0) + 1;
     let marker = Message { sale: sale.clone(), epoch: view.epoch, body: Body::Sweep(number) };
-    if !marked(shop, marker, |record| record.swept >= Some(number)).await? {
+    let deadline = shop.clock.monotonic() + MARKER_TIME_MAX;
+    if !marked(shop, marker, deadline, |record| record.swept >= Some(number)).await? {
         return Ok(());
     }
     catch_up(shop, sale).await?;
@@ -199,33 +227,44 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
 
 /// Pushes a marker, again now and then in case the queue lost it, until the ledger shows that it was settled; false if it
 /// was overtaken or takes too long.
-async fn marked(shop: &Shop, marker: Message, settled: impl Fn(&SaleRecord) -> bool) -> Result<bool> {
+async fn marked(
+    shop: &Shop,
+    marker: Message,
+    deadline: Duration,
+    settled: impl Fn(&SaleRecord) -> bool,
+) -> Result<bool> {
     let started = shop.clock.monotonic();
-    let mut pushes = 0;
+    let (mut pushes, mut wait) = (0, MARKER_POLL);
     while let Some(record) = shop.ledger.sale(&marker.sale).await? {
         if settled(&record) {
             return Ok(true);
         }
-        let waited = shop.clock.monotonic().saturating_sub(started);
+        let now = shop.clock.monotonic();
         let overtaken = record.epoch.epoch > marker.epoch;
-        if overtaken || waited > MARKER_TIME_MAX {
+        if overtaken || now >= deadline {
             break;
         }
-        if waited >= MARKER_AGAIN * pushes {
+        if now.saturating_sub(started) >= MARKER_AGAIN * pushes {
             let pushed = shop.queue.push(marker.clone()).await;
             shop.queue_answered(&pushed);
             pushed?;
             pushes += 1;
         }
-        shop.clock.sleep(MARKER_POLL).await;
+        shop.clock.sleep(wait).await;
+        wait = (wait * 3 / 2).min(MARKER_POLL_MAX);
     }
     Ok(false)
 }
 
-/// Comes back once the gate admits claims for this sale, which must exist, loading it if nobody else does.
+/// Comes back once the gate admits claims for this sale, which must exist, loading it if nobody else does; or, where nobody
+/// settles at the moment, after a while.
 pub async fn ensure_loaded(shop: &Shop, sale: &SaleId) -> Result<()> {
+    let deadline = shop.clock.monotonic() + LOAD_TIME_MAX;
     let loaded = async || Ok(shop.gate.view(sale).await?.is_some_and(|view| view.live));
-    while !loaded().await? && !reload(shop, sale).await? {
+    while !loaded().await? && !reload_until(shop, sale, deadline).await? {
+        if shop.clock.monotonic() >= deadline {
+            return Err(Error::Unavailable { layer: "gate", why: "nobody settles".into(), effect: Effect::Unknown });
+        }
         shop.clock.sleep(MARKER_POLL).await;
     }
     Ok(())
@@ -234,20 +273,24 @@ pub async fn ensure_loaded(shop: &Shop, sale: &SaleId) -> Result<()> {
 /// Loads a gate that has no valid memory of the sale, under a new epoch; false if another loader overtook this one.
 /// It may die between any two steps; the next one starts over with a higher epoch.
 pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
+    reload_until(shop, sale, shop.clock.monotonic() + MARKER_TIME_MAX).await
+}
+
+async fn reload_until(shop: &Shop, sale: &SaleId, deadline: Duration) -> Result<bool> {
     // 1. Raise the epoch: every earlier one is going to be over.
     let Some(EpochState { epoch, .. }) = shop.ledger.step_epoch(sale, EpochStep::Raise).await? else {
         return Ok(false);
     };
     // 2. Fence: no push of an earlier epoch gets into the queue from here on.
     shop.queue.fence(sale, epoch).await?;
-    // 3. A push that passed the fence just before is too late now to be promised.
-    if let Some(timeout) = shop.queue.push_timeout() {
+    // 3. A push that passed the fence just before is too late now to be promised. Before the first epoch there was none.
+    if let Some(timeout) = shop.queue.push_timeout().filter(|_| epoch > FIRST_EPOCH) {
         shop.clock.sleep(timeout).await;
     }
     // 4. Marker: once it is settled, so is all that passed the fence, and the epochs before are closed.
     let marker = Message { sale: sale.clone(), epoch, body: Body::Close };
     let closed = |record: &SaleRecord| is_at(record.epoch, epoch, EpochStage::Closed);
-    if !marked(shop, marker, closed).await? {
+    if !marked(shop, marker, deadline, closed).await? {
         return Ok(false);
     }
     // 5. Load what the ledger knows; the gate stays closed.

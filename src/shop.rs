@@ -69,6 +69,11 @@ impl Shop {
         Ok(Some(sale))
     }
 
+    /// Some sale that was asked for in this process; `None` if none was.
+    pub fn known_sale(&self) -> Option<SaleId> {
+        self.catalog.read().expect("no holder panics").keys().next().cloned()
+    }
+
     /// Remembers how the queue answered last.
     pub fn queue_answered<T>(&self, answer: &Result<T>) {
         let down = answer.is_err();

@@ -10,7 +10,8 @@ use super::client::{Client, Server};
 use super::print;
 use crate::audit;
 use crate::clock::RealClock;
-use crate::deployment;
+use crate::config::Layers;
+use crate::deployment::{self, Patience, Schema};
 use crate::model::SaleId;
 
 const VIOLATION: u8 = 10;
@@ -20,7 +21,7 @@ const UNSETTLED: u8 = 11;
 #[command(
     before_help = "Example: sluice audit launch && echo exact",
     after_help = "Exit codes: 0 exact, 1 failed, 2 wrong usage, 10 violation, 11 not yet settled.\n\
-                  Asks the server if there is one; otherwise reads the data folder."
+                  Asks the server if there is one; otherwise reads what a distributed Sluice runs on, or the data folder."
 )]
 pub(super) struct Args {
     /// The sale; all of them if absent
@@ -30,6 +31,8 @@ pub(super) struct Args {
     json: bool,
     #[command(flatten)]
     server: Server,
+    #[command(flatten)]
+    layers: Layers,
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -69,9 +72,12 @@ async fn served(client: &Client, sale: Option<&SaleId>) -> anyhow::Result<Vec<Va
     Ok(audits)
 }
 
-/// Recounts what the data folder holds, with no server.
+/// Recounts what the layers hold, with no server.
 async fn offline(args: &Args) -> anyhow::Result<Vec<Value>> {
-    let deployment = deployment::inspect(args.server.data(), Arc::new(RealClock::new())).await?;
+    let deployment = match args.layers.servers()? {
+        Some(servers) => deployment::distributed(&servers, Schema::Check, Patience::None, Arc::default()).await?,
+        None => deployment::inspect(args.server.data(), Arc::new(RealClock::new())).await?,
+    };
     let shop = &deployment.shop;
     let sales = match &args.sale {
         Some(sale) => vec![sale.clone()],
@@ -80,7 +86,7 @@ async fn offline(args: &Args) -> anyhow::Result<Vec<Value>> {
     let mut audits = Vec::new();
     for sale in sales {
         let audit = audit::audit(shop, &sale).await?;
-        let audit = audit.with_context(|| format!("there is no sale {sale} in {}", args.server.data().display()))?;
+        let audit = audit.with_context(|| format!("there is no sale {sale} in {}", deployment.layers[2].place))?;
         audits.push(serde_json::to_value(audit)?);
     }
     Ok(audits)

@@ -165,18 +165,26 @@ pub(super) struct ServerNote {
 }
 
 impl ServerNote {
-    pub(super) fn write(data: &Path, url: &str) -> anyhow::Result<Self> {
+    /// Without it the server is as good, only its address has to be named.
+    pub(super) fn write(data: &Path, url: &str) -> Self {
         let note = Self { url: url.to_owned(), path: Self::path(data) };
-        let text = serde_json::to_string(&note)?;
-        fs::write(&note.path, text).with_context(|| format!("cannot write {}", note.path.display()))?;
-        Ok(note)
+        let text = serde_json::to_string(&note).expect("a string becomes JSON");
+        if let Err(error) = fs::create_dir_all(data).and_then(|()| fs::write(&note.path, text)) {
+            tracing::warn!(%error, path = %note.path.display(), "could not note the address for other commands");
+        }
+        note
     }
 
     pub(super) fn read(data: &Path) -> Option<Self> {
         serde_json::from_str(&fs::read_to_string(Self::path(data)).ok()?).ok()
     }
 
+    /// Takes the note away, unless another server has written its own over it.
     pub(super) fn remove(self) {
+        let own = self.path.parent().and_then(Self::read).is_some_and(|note| note.url == self.url);
+        if !own {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "could not remove");
         }

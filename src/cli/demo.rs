@@ -14,9 +14,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::load::{exit_code, interrupted};
+use super::serve::run_by;
 use crate::clock::{Clock, RealClock};
+use crate::config::Role;
 use crate::deployment::{self, Deployment};
-use crate::http::{self, Api, Limits, Tokens};
+use crate::http::{self, Api, Limits, Site, Tokens};
 use crate::load::crowd::Habits;
 use crate::load::progress::Watch;
 use crate::load::record::Outcome;
@@ -80,6 +82,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let deployment = Arc::new(deployment::embedded(&data.path, clock.clone()).await?);
     let api = Api::new(
         deployment.shop.clone(),
+        run_by(&deployment),
         Tokens::new([token.as_str()].into_iter(), std::iter::empty()),
         Limits::default(),
         true,
@@ -98,12 +101,12 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 /// Serves until the other end of `stopped` is gone, then settles what is left.
 async fn serve(listener: TcpListener, api: Arc<Api>, deployment: &Deployment, stopped: oneshot::Receiver<()>) {
     let serving = async {
-        http::serve(listener, api, async { drop(stopped.await) }).await;
+        http::serve(listener, Site::whole(api), async { drop(stopped.await) }).await;
         if !deployment.drain().await {
             tracing::warn!("some orders are left for the next start");
         }
     };
-    let (serving, running) = (std::pin::pin!(serving), std::pin::pin!(deployment.run()));
+    let (serving, running) = (std::pin::pin!(serving), std::pin::pin!(deployment.run(Role::All)));
     match select(serving, running).await {
         Either::Left(_) | Either::Right(_) => {}
     }
@@ -120,8 +123,8 @@ async fn show(
     let target = Target::find(url, false).await?;
     let sale = open_sale(&target, token, args).await?;
     println!("Sluice {} · demo", env!("CARGO_PKG_VERSION"));
-    for (layer, what) in &deployment.layers {
-        println!("  {layer:<8}{what}");
+    for layer in &deployment.layers {
+        println!("  {:<8}{}, {}", layer.name, layer.run_by, layer.place);
     }
     println!("  {:<8}{url}\n", "API");
     let (units, customers) = (grouped(args.units.into()), grouped(args.customers.into()));

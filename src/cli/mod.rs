@@ -8,6 +8,7 @@ mod completions;
 mod demo;
 mod healthcheck;
 mod load;
+mod migrate;
 mod openapi;
 mod print;
 mod sale;
@@ -36,6 +37,10 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. A file .e
 enum Command {
     /// Serve the API and settle what it accepts
     Serve(serve::Args),
+    /// Settle what the APIs accepted, and serve no API
+    Worker(serve::WorkerArgs),
+    /// Create the database, or bring it to this program's schema
+    Migrate(migrate::Args),
     /// Sell 1,000 units to a crowd of 20,000, in this process, and prove that it came out exact
     Demo(demo::Args),
     /// Send an open-model crowd to a running Sluice, then hold the ledger to every answer it gave
@@ -57,6 +62,8 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Serve(args) => serve::run(args).await,
+            Command::Worker(args) => serve::run_worker(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
             Command::Load(args) => load::run(args).await,
             Command::Sale(args) => sale::run(args).await,

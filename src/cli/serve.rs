@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,13 +12,15 @@ use anyhow::{Context, bail};
 use futures_util::future::{Either, select};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 
 use super::client::ServerNote;
 use crate::clock::{Clock, RealClock};
-use crate::config::{self, LogFormat};
-use crate::deployment::{self, Deployment};
-use crate::http::{self, Api, Limits, Tokens};
+use crate::config::{self, LogFormat, Role};
+use crate::deployment::{self, Deployment, Layer, create_private};
+use crate::http::{self, Api, Limits, RunBy, Site, Tokens};
 
 /// The generated token, within the data folder.
 pub(super) const TOKEN_FILE: &str = "admin-token";
@@ -32,52 +35,161 @@ pub(super) struct Args {
     config: config::Serve,
 }
 
+/// `sluice worker`: the same process in another role.
+#[derive(Debug, clap::Args)]
+#[command(
+    before_help = "Example: sluice worker",
+    after_help = "The same as `sluice serve --role worker`. Start as many as you like: each sale is settled by one of them at a \
+                  time.\nExit codes: 0 stopped by a signal, 1 failed, 2 wrong usage. A second signal exits at once."
+)]
+pub(super) struct WorkerArgs {
+    #[command(flatten)]
+    process: config::Process,
+}
+
+pub(super) async fn run_worker(WorkerArgs { process }: WorkerArgs) -> anyhow::Result<ExitCode> {
+    run(Args { config: config::Serve { role: Role::Worker, process, tokens: config::Tokens::default() } }).await
+}
+
 pub(super) async fn run(Args { config }: Args) -> anyhow::Result<ExitCode> {
-    config.check()?;
-    log_to_stderr(config.log);
-    let data = &config.data.path;
+    let servers = config.check()?;
+    let process = &config.process;
+    log_to_stderr(process.log);
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
-    let listener = bind(config.listen).await?;
-    let address = listener.local_addr()?;
-    let deployment = Arc::new(deployment::embedded(data, clock.clone()).await?);
-    let generated = generated_token(&config.tokens, data, clock.as_ref())?;
-    let admin = config::each(&config.tokens.admin_token).chain(generated.as_deref());
-    let tokens = Tokens::new(admin, config::each(&config.tokens.shop_token));
-    let api = Api::new(deployment.shop.clone(), tokens, Limits::default(), address.ip().is_loopback());
-    let stop = stop_signal()?;
-    let note = ServerNote::write(data, &url(address))?;
-    banner(&deployment, address, data, generated.as_deref());
-    let served = serve(deployment, listener, api, stop).await;
-    note.remove();
-    served.map(|()| ExitCode::SUCCESS)
+    let listener = match config.listen() {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let stop = Stop::on_signal()?;
+    let opened = match &servers {
+        Some(servers) => join_servers(servers, process, listener.as_ref(), &clock, &stop).await?,
+        None => Some(deployment::embedded(&process.data.path, clock.clone()).await?),
+    };
+    let Some(deployment) = opened else { return Ok(ExitCode::SUCCESS) };
+    let server = Server { deployment: Arc::new(deployment), role: config.role, stop };
+    match listener {
+        Some(listener) => server.serve(listener, &config, clock.as_ref()).await?,
+        None => server.work().await?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(
+/// Waits for the servers, and meanwhile tells everybody who asks that it does; `None` if it was stopped first.
+async fn join_servers(
+    servers: &config::Servers,
+    process: &config::Process,
+    listener: Option<&std::net::TcpListener>,
+    clock: &Arc<dyn Clock>,
+    stop: &Stop,
+) -> anyhow::Result<Option<Deployment>> {
+    let waiting = Arc::new(deployment::Waiting::default());
+    let schema = if process.no_migrate { deployment::Schema::Check } else { deployment::Schema::Migrate };
+    let joined = deployment::distributed(servers, schema, deployment::Patience::Endless, waiting.clone());
+    let (joined, stopped) = (pin!(joined), pin!(stop.asked()));
+    let outcome = match listener {
+        None => select(joined, stopped).await,
+        Some(listener) => {
+            let (ready, is_ready) = oneshot::channel::<()>();
+            let site = Site::waiting(move || waiting.missing(), clock.clone(), Limits::default());
+            let site = http::serve(shared(listener)?, site, async { drop(is_ready.await) });
+            let outcome = async {
+                let outcome = select(joined, stopped).await;
+                drop(ready);
+                outcome
+            };
+            futures_util::future::join(outcome, site).await.0
+        }
+    };
+    match outcome {
+        Either::Left((joined, _)) => joined.map(Some),
+        Either::Right(_) => Ok(None),
+    }
+}
+
+/// A process that has joined its deployment.
+struct Server {
     deployment: Arc<Deployment>,
-    listener: TcpListener,
-    api: Arc<Api>,
-    stop: impl Future<Output = ()>,
-) -> anyhow::Result<()> {
-    let settling = deployment.clone();
-    let mut settling = tokio::spawn(async move { settling.run().await });
-    let serving = std::pin::pin!(http::serve(listener, api, stop));
-    if let Either::Right((ended, _)) = select(serving, &mut settling).await {
-        bail!("settlement ended ({ended:?}); nothing is lost, start again");
-    }
-    if !deployment.drain().await {
-        tracing::warn!("some orders are still to be settled; the next start does it");
-    }
-    settling.abort();
-    Ok(())
+    role: Role,
+    stop: Stop,
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+impl Server {
+    /// Serves and works until it is told to stop.
+    async fn serve(
+        self,
+        listener: std::net::TcpListener,
+        config: &config::Serve,
+        clock: &dyn Clock,
+    ) -> anyhow::Result<()> {
+        let address = listener.local_addr()?;
+        let data = &config.process.data.path;
+        let api = self.role != Role::Worker;
+        let generated = if api { generated_token(&config.tokens, data, clock)? } else { None };
+        let admin = config::each(&config.tokens.admin_token).chain(generated.as_deref());
+        let tokens = Tokens::new(admin, config::each(&config.tokens.shop_token));
+        let shop = self.deployment.shop.clone();
+        let shared_by = Api::new(shop, run_by(&self.deployment), tokens, Limits::default(), address.ip().is_loopback());
+        let site = if api { Site::whole(shared_by) } else { Site::machine(shared_by) };
+        let note = api.then(|| ServerNote::write(data, &url(address)));
+        banner(&self.deployment, address, api.then_some(data), generated.as_deref());
+        let mut working = self.spawn_work();
+        let serving = pin!(http::serve(shared(&listener)?, site, self.stop.asked()));
+        drop(listener);
+        if let Either::Right((ended, _)) = select(serving, &mut working).await {
+            bail!("settlement ended ({ended:?}); nothing is lost, start again");
+        }
+        self.leave(working).await;
+        if let Some(note) = note {
+            note.remove();
+        }
+        Ok(())
+    }
+
+    /// Works until it is told to stop, and answers nobody.
+    async fn work(self) -> anyhow::Result<()> {
+        for line in introduction(&self.deployment) {
+            eprintln!("{line}");
+        }
+        let mut working = self.spawn_work();
+        if let Either::Right((ended, _)) = select(pin!(self.stop.asked()), &mut working).await {
+            bail!("settlement ended ({ended:?}); nothing is lost, start again");
+        }
+        self.leave(working).await;
+        Ok(())
+    }
+
+    fn spawn_work(&self) -> JoinHandle<()> {
+        let (deployment, role) = (self.deployment.clone(), self.role);
+        tokio::spawn(async move { deployment.run(role).await })
+    }
+
+    async fn leave(&self, working: JoinHandle<()>) {
+        if !self.deployment.drain().await {
+            tracing::warn!("some orders are still to be settled; the next start does it");
+        }
+        working.abort();
+    }
+}
+
+/// In words for everybody: what runs each layer.
+pub(super) fn run_by(deployment: &Deployment) -> RunBy {
+    let [gate, queue, ledger] = deployment.layers.each_ref().map(|layer| layer.run_by);
+    RunBy { gate, queue, ledger }
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
+    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+    bound.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => {
             anyhow::anyhow!("something listens on {address} already. Stop it, or choose another address with --listen")
         }
         _ => anyhow::anyhow!("cannot listen on {address}: {error}. Choose another address with --listen"),
     })
+}
+
+/// The same socket once more, so that one server can take over from another without a moment in which nobody listens.
+fn shared(listener: &std::net::TcpListener) -> anyhow::Result<TcpListener> {
+    Ok(TcpListener::from_std(listener.try_clone()?)?)
 }
 
 /// The token of an operator who set none: made once, kept where only its owner can read it.
@@ -94,18 +206,29 @@ fn generated_token(tokens: &config::Tokens, data: &Path, clock: &dyn Clock) -> a
         Ok(_) | Err(_) => {}
     }
     let token: String = (0..4).map(|_| format!("{:016x}", clock.chance())).collect();
-    write_private(&path, &token).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Some(token))
+    create_private(data)?;
+    keep(&path, &token).with_context(|| format!("cannot write {}", path.display()))?;
+    // Another process that shares the folder may have been first.
+    let kept = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Some(kept.trim().to_owned()))
 }
 
-fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+/// Writes a file that only its owner can read, whole or not at all; one that is there already stays.
+fn keep(path: &Path, text: &str) -> std::io::Result<()> {
+    let whole = path.with_extension(std::process::id().to_string());
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    let mut file = options.open(&whole)?;
     writeln!(file, "{text}")?;
-    file.sync_all()
+    file.sync_all()?;
+    let linked = fs::hard_link(&whole, path);
+    fs::remove_file(&whole)?;
+    match linked {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        linked => linked,
+    }
 }
 
 /// Where this machine reaches the server.
@@ -122,24 +245,29 @@ fn url(address: SocketAddr) -> String {
 }
 
 /// The token is shown on a terminal only: what goes elsewhere is a log.
-fn banner(deployment: &Deployment, address: SocketAddr, data: &Path, generated: Option<&str>) {
-    let url = url(address);
-    let token = match generated {
-        Some(token) if std::io::stderr().is_terminal() => token.to_owned(),
-        Some(_) => format!("in {}", data.join(TOKEN_FILE).display()),
-        None => "yours".to_owned(),
-    };
-    eprintln!("Sluice {}", env!("CARGO_PKG_VERSION"));
-    for (layer, what) in &deployment.layers {
-        eprintln!("  {layer:8} {what}");
+fn banner(deployment: &Deployment, address: SocketAddr, data: Option<&PathBuf>, generated: Option<&str>) {
+    let mut lines = introduction(deployment);
+    lines.push(format!("  {:8} {address}", "address"));
+    if let Some(data) = data {
+        let token = match generated {
+            Some(token) if std::io::stderr().is_terminal() => token.to_owned(),
+            Some(_) => format!("in {}", data.join(TOKEN_FILE).display()),
+            None => "yours".to_owned(),
+        };
+        lines.push(format!("  {:8} {}", "data", data.display()));
+        lines.push(format!("  {:8} {token}", "token"));
+        lines.push(format!("  {:8} {}/docs/", "API", url(address)));
     }
-    eprintln!("  {:8} {}", "data", data.display());
-    eprintln!("  {:8} {address}", "address");
-    eprintln!("  {:8} {token}", "token");
-    eprintln!("  {:8} {url}/docs/", "API");
+    eprintln!("{}", lines.join("\n"));
 }
 
-fn log_to_stderr(format: LogFormat) {
+fn introduction(deployment: &Deployment) -> Vec<String> {
+    let line = |layer: &Layer| format!("  {:8} {}, {}", layer.name, layer.run_by, layer.place);
+    let name = format!("Sluice {}", env!("CARGO_PKG_VERSION"));
+    std::iter::once(name).chain(deployment.layers.iter().map(line)).collect()
+}
+
+pub(super) fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,refinery_core=warn"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
@@ -152,16 +280,27 @@ fn log_to_stderr(format: LogFormat) {
     }
 }
 
-/// Resolves at the first SIGTERM or SIGINT; the second ends the process at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        select(std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv())).await;
-        tracing::info!("stopping: what is in flight is finished first");
+/// Whether the process was asked to stop.
+pub(super) struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// By the first SIGTERM or SIGINT; the second ends the process at once.
+    fn on_signal() -> anyhow::Result<Self> {
+        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (tell, told) = watch::channel(false);
         tokio::spawn(async move {
-            select(std::pin::pin!(terminate.recv()), std::pin::pin!(interrupt.recv())).await;
+            select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
+            tracing::info!("stopping: what is in flight is finished first");
+            tell.send_replace(true);
+            select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
             std::process::exit(1);
         });
-    })
+        Ok(Self(told))
+    }
+
+    /// Resolves once it was; for everybody who waits for it.
+    fn asked(&self) -> impl Future<Output = ()> + use<> {
+        let mut told = self.0.clone();
+        async move { drop(told.wait_for(|asked| *asked).await) }
+    }
 }

@@ -15,9 +15,9 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use super::Api;
 use super::problems::Problem;
 use crate::audit::{self, Stock};
+use crate::clock::Clock;
 use crate::model::{Result, SaleId, SaleState};
 use crate::queue::Depth;
-use crate::shop::Shop;
 
 const REQUESTS: &str = "http_server_request_duration_seconds";
 const DECISIONS: &str = "sluice_decisions_total";
@@ -54,9 +54,9 @@ fn describe() {
 }
 
 /// Keeps the recorder small until the future is dropped.
-pub(super) async fn upkeep(shop: &Shop) {
+pub(super) async fn upkeep(clock: &dyn Clock) {
     loop {
-        shop.clock.sleep(UPKEEP).await;
+        clock.sleep(UPKEEP).await;
         recorder().run_upkeep();
     }
 }

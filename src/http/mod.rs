@@ -40,14 +40,27 @@ use utoipa_swagger_ui::SwaggerUi;
 pub use auth::Tokens;
 pub use server::{Limits, serve};
 
-use crate::model::{self, Error};
+use crate::clock::Clock;
+use crate::model::{self, Effect, Error};
 use crate::shop::Shop;
 use metrics::OrderDurations;
 use problems::{Problem, ProblemBody};
 
+/// What runs each layer, in a word that everybody may read: no address.
+#[derive(Debug, Clone, Copy)]
+pub struct RunBy {
+    /// Of the gate.
+    pub gate: &'static str,
+    /// Of the queue.
+    pub queue: &'static str,
+    /// Of the ledger.
+    pub ledger: &'static str,
+}
+
 /// What every handler shares.
 pub struct Api {
     shop: Arc<Shop>,
+    run_by: RunBy,
     tokens: Tokens,
     limits: Limits,
     /// Whether only this machine can reach the server.
@@ -60,10 +73,11 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API of this shop.
-    pub fn new(shop: Arc<Shop>, tokens: Tokens, limits: Limits, loopback: bool) -> Arc<Self> {
+    /// An API of this shop, whose layers are run by these servers.
+    pub fn new(shop: Arc<Shop>, run_by: RunBy, tokens: Tokens, limits: Limits, loopback: bool) -> Arc<Self> {
         Arc::new(Self {
             shop,
+            run_by,
             tokens,
             limits,
             loopback,
@@ -112,15 +126,51 @@ impl Api {
     }
 }
 
-/// The whole server as one function from request to response.
-pub(crate) struct Web {
-    api: Arc<Api>,
+/// Everything that answers at one address, as one function from request to response.
+pub struct Site {
     router: Router,
+    /// Drained when the site closes.
+    api: Option<Arc<Api>>,
+    /// Takes the crowd's orders before the router looks at them.
+    crowd: Option<Arc<Api>>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
 }
 
-impl Web {
-    pub(crate) fn new(api: Arc<Api>) -> Self {
-        Self { router: router(&api), api }
+impl Site {
+    /// The whole API.
+    pub fn whole(api: Arc<Api>) -> Self {
+        let router = finished(router(&api), &api);
+        Self {
+            router,
+            crowd: Some(api.clone()),
+            clock: api.shop.clock.clone(),
+            limits: api.limits.clone(),
+            api: Some(api),
+        }
+    }
+
+    /// What a worker answers: whether it lives, whether it is ready, and its metrics.
+    pub fn machine(api: Arc<Api>) -> Self {
+        let (routes, _) = machine_routes().split_for_parts();
+        let router = finished(routes, &api);
+        Self { router, crowd: None, clock: api.shop.clock.clone(), limits: api.limits.clone(), api: Some(api) }
+    }
+
+    /// What a process answers while it waits for its servers: it lives, it is not ready and says why, and everything else
+    /// has to be asked again later.
+    pub fn waiting(
+        missing: impl Fn() -> Vec<String> + Clone + Send + Sync + 'static,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
+        let readyz = move || std::future::ready(health::not_ready(missing()));
+        let router = Router::new()
+            .route("/livez", routing::get(health::livez))
+            .route("/readyz", routing::get(readyz))
+            .route("/problems/{slug}", routing::get(pages::problem))
+            .fallback(async || Problem::unavailable(Effect::None));
+        Self { router, api: None, crowd: None, clock, limits }
     }
 
     /// Answers a request. A panic becomes a problem that shows nothing of the inside.
@@ -130,15 +180,15 @@ impl Web {
 
     /// The crowd's orders go first and straight; everything else through the router.
     async fn route(&self, request: Request) -> Response {
-        let Some(sale) = crowd(&request) else {
+        let Some((api, sale)) = self.crowd.as_ref().zip(crowd(&request)) else {
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response;
         };
-        let started = self.api.shop.clock.monotonic();
+        let started = self.clock.monotonic();
         let sale = sale.to_owned();
-        let response = orders::place_in(&self.api, &sale, request).await;
-        let time = self.api.shop.clock.monotonic().saturating_sub(started);
-        self.api.order_durations.record(response.status(), time);
+        let response = orders::place_in(api, &sale, request).await;
+        let time = self.clock.monotonic().saturating_sub(started);
+        api.order_durations.record(response.status(), time);
         response
     }
 }
@@ -154,12 +204,17 @@ fn crowd(request: &Request) -> Option<&str> {
     (request.method() == Method::POST).then_some(sale)
 }
 
-fn router(api: &Arc<Api>) -> Router {
+fn router(api: &Arc<Api>) -> Router<Arc<Api>> {
     let (routes, openapi) = routes(Some(api)).split_for_parts();
     routes
         .merge(docs(openapi))
         .route("/problems/{slug}", routing::get(pages::problem))
         .route("/", routing::get(async || Redirect::to("/docs/")))
+}
+
+/// With an answer for everything else, and measured.
+fn finished(routes: Router<Arc<Api>>, api: &Arc<Api>) -> Router {
+    routes
         .method_not_allowed_fallback(async || Problem::method())
         .fallback(async || Problem::not_found("address"))
         .layer(from_fn_with_state(api.clone(), metrics::measured))
@@ -189,9 +244,7 @@ fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(orders::place))
         .routes(routes!(orders::show))
         .routes(routes!(orders::cancel))
-        .routes(routes!(health::livez))
-        .routes(routes!(health::readyz))
-        .routes(routes!(metrics::scrape));
+        .merge(machine_routes());
     let shop = OpenApiRouter::new().routes(routes!(orders::confirm));
     let admin = OpenApiRouter::new()
         .routes(routes!(sales::create))
@@ -209,6 +262,10 @@ fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
             .merge(shop.route_layer(from_fn_with_state(api.clone(), auth::admin_or_shop)))
             .merge(admin.route_layer(from_fn_with_state(api.clone(), auth::admin_only))),
     }
+}
+
+fn machine_routes() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(health::livez)).routes(routes!(health::readyz)).routes(routes!(metrics::scrape))
 }
 
 #[derive(OpenApi)]

@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stall::StallGuard;
-use super::{Api, Web, metrics};
+use super::{Site, metrics};
 use crate::model::limits;
 
 /// After a failed accept, usually for want of file descriptors.
@@ -67,25 +67,27 @@ impl Default for Limits {
 
 /// Serves until `shutdown` resolves, then takes no more connections and no more orders, and lets what is in flight
 /// finish, within its limit.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<Output = ()>) {
-    let web = Arc::new(Web::new(api.clone()));
+pub async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()>) {
+    let site = Arc::new(site);
     let graceful = GracefulShutdown::new();
     {
-        let accepting = pin!(accept(listener, web, &graceful));
-        let upkeep = pin!(metrics::upkeep(&api.shop));
+        let accepting = pin!(accept(listener, site.clone(), &graceful));
+        let upkeep = pin!(metrics::upkeep(&*site.clock));
         let shutdown = pin!(shutdown);
         select(shutdown, select(accepting, upkeep)).await;
     }
-    api.drain();
+    if let Some(api) = &site.api {
+        api.drain();
+    }
     let finished = pin!(graceful.shutdown());
-    let late = api.shop.clock.sleep(api.limits.shutdown_time_max);
+    let late = site.clock.sleep(site.limits.shutdown_time_max);
     if let Either::Right(_) = select(finished, late).await {
         tracing::warn!("some requests did not finish in time");
     }
 }
 
-async fn accept(listener: TcpListener, web: Arc<Web>, graceful: &GracefulShutdown) {
-    let limits = web.api.limits.clone();
+async fn accept(listener: TcpListener, site: Arc<Site>, graceful: &GracefulShutdown) {
+    let limits = site.limits.clone();
     let builder = builder(&limits);
     let free = Arc::new(Semaphore::new(limits.connections_max));
     loop {
@@ -93,12 +95,12 @@ async fn accept(listener: TcpListener, web: Arc<Web>, graceful: &GracefulShutdow
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");
-                web.api.shop.clock.sleep(ACCEPT_RETRY).await;
+                site.clock.sleep(ACCEPT_RETRY).await;
                 continue;
             }
         };
         match free.clone().try_acquire_owned() {
-            Ok(permit) => connect(stream, permit, &builder, &limits, web.clone(), graceful),
+            Ok(permit) => connect(stream, permit, &builder, &limits, site.clone(), graceful),
             Err(_) => drop(tokio::spawn(turn_away(stream))),
         }
     }
@@ -119,15 +121,15 @@ fn connect(
     permit: OwnedSemaphorePermit,
     builder: &http1::Builder,
     limits: &Limits,
-    web: Arc<Web>,
+    site: Arc<Site>,
     graceful: &GracefulShutdown,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection ended before it began");
     }
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let web = web.clone();
-        async move { Ok::<_, Infallible>(web.answer(request.map(Body::new)).await) }
+        let site = site.clone();
+        async move { Ok::<_, Infallible>(site.answer(request.map(Body::new)).await) }
     });
     let io = TokioIo::new(StallGuard::new(stream, limits.write_stall_max));
     let connection = graceful.watch(builder.serve_connection(io, service));

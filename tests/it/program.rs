@@ -69,7 +69,7 @@ fn what_is_unsafe_is_refused_with_a_way_out() {
         assert!(said(&output).contains(way_out), "{}", said(&output));
     };
     refused(&["serve", "--listen", "0.0.0.0:0"], 1, "Set SLUICE_ADMIN_TOKEN");
-    refused(&["serve", "--role", "worker"], 1, "leave --role out");
+    refused(&["serve", "--role", "worker"], 1, "DATABASE_URL, REDIS_URL and RABBITMQ_URL");
     refused(&["serve", "--redis-url", "redis://h"], 1, "REDIS_URL without DATABASE_URL and RABBITMQ_URL");
     refused(&["serve", "--listen", "everywhere"], 2, "--listen");
     refused(&["no-such-command"], 2, "Usage");

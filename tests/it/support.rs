@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluice::clock::{Clock, RealClock};
+use sluice::config::Role;
 use sluice::deployment::{Deployment, embedded};
 use sluice::ledger::Creation;
 use sluice::model::{Customer, Item, Line, Order, Phase, Sale, SaleId, Sku, Units, Window};
@@ -68,7 +69,7 @@ impl Running {
 pub(crate) async fn start(data: &Path) -> Running {
     let deployment = Arc::new(embedded(data, Arc::new(RealClock::new())).await.unwrap());
     let running = deployment.clone();
-    let task = tokio::spawn(async move { running.run().await });
+    let task = tokio::spawn(async move { running.run(Role::All).await });
     Running { deployment, task }
 }
 

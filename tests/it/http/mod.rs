@@ -18,7 +18,7 @@ use hyper::{HeaderMap, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sluice::clock::{Clock, RealClock};
-use sluice::http::{Api, Limits, Tokens, serve};
+use sluice::http::{Api, Limits, RunBy, Site, Tokens, serve};
 use sluice::shop::Shop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -50,9 +50,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tokens = Tokens::new([ADMIN].into_iter(), [SHOP].into_iter());
-        let api = Api::new(running.deployment.shop.clone(), tokens, limits, true);
+        let run_by = RunBy { gate: "this process", queue: "SQLite", ledger: "SQLite" };
+        let api = Api::new(running.deployment.shop.clone(), run_by, tokens, limits, true);
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tokio::spawn(serve(listener, api, async move { drop(stopped.await) }));
+        let serving = tokio::spawn(serve(listener, Site::whole(api), async move { drop(stopped.await) }));
         Self { address, running, stop: Some(stop), serving, _data: data }
     }
 
