@@ -123,15 +123,15 @@ impl Server {
     ) -> anyhow::Result<()> {
         let address = listener.local_addr()?;
         let data = &config.process.data.path;
-        let api = self.role != Role::Worker;
-        let generated = if api { generated_token(&config.tokens, data, clock)? } else { None };
+        let takes_orders = self.role != Role::Worker;
+        let generated = if takes_orders { generated_token(&config.tokens, data, clock)? } else { None };
         let admin = config::each(&config.tokens.admin_token).chain(generated.as_deref());
         let tokens = Tokens::new(admin, config::each(&config.tokens.shop_token));
         let shop = self.deployment.shop.clone();
-        let shared_by = Api::new(shop, run_by(&self.deployment), tokens, Limits::default(), address.ip().is_loopback());
-        let site = if api { Site::whole(shared_by) } else { Site::machine(shared_by) };
-        let note = api.then(|| ServerNote::write(data, &url(address)));
-        banner(&self.deployment, address, api.then_some(data), generated.as_deref());
+        let api = Api::new(shop, run_by(&self.deployment), tokens, Limits::default(), address.ip().is_loopback());
+        let site = if takes_orders { Site::whole(api) } else { Site::machine(api) };
+        let note = takes_orders.then(|| ServerNote::write(data, &url(address)));
+        banner(&self.deployment, address, takes_orders.then_some(data), generated.as_deref());
         let mut working = self.spawn_work();
         let serving = pin!(http::serve(shared(&listener)?, site, self.stop.asked()));
         drop(listener);

@@ -2,7 +2,16 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// How long the program may take to say what is waited for.
+const SAID_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Names and values of the environment.
+pub(crate) type Env = Vec<(&'static str, String)>;
 
 /// The program over this data folder, with nothing of this process's environment.
 pub(crate) fn sluice(data: &Path, args: &[&str]) -> Command {
@@ -22,29 +31,71 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A serving process; killed if the test fails.
+/// A running process; killed if the test fails.
 pub(crate) struct Serving {
     child: Child,
-    messages: BufReader<ChildStderr>,
-    said: String,
+    said: Arc<Said>,
+    listener: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
 }
 
 impl Serving {
-    /// Starts it on a free port and waits for its banner.
+    /// An embedded server on a free port; ready when this returns.
     pub(crate) fn start(data: &Path) -> Self {
         Self::start_at(data, "127.0.0.1:0")
     }
 
-    /// Starts it at this address and waits for its banner.
+    /// An embedded server at this address; ready when this returns.
     pub(crate) fn start_at(data: &Path, address: &str) -> Self {
-        let mut command = sluice(data, &["serve", "--listen", address]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut messages = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains("/docs/") {
-            assert!(messages.read_line(&mut said).unwrap() > 0, "it does not start: {said}");
-        }
-        Self { child, messages, said }
+        let serving = Self::spawn(data, &["serve", "--listen", address], &Env::new());
+        serving.wait_for("/docs/");
+        serving
+    }
+
+    /// The program with these arguments in this environment, just started.
+    pub(crate) fn spawn(data: &Path, args: &[&str], env: &Env) -> Self {
+        let mut command = sluice(data, args);
+        command.envs(env.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let messages = BufReader::new(child.stderr.take().unwrap());
+        let said = Arc::new(Said::default());
+        let listener = thread::spawn({
+            let said = said.clone();
+            move || said.listen(messages)
+        });
+        Self { child, said, listener: Some(listener) }
+    }
+
+    /// Waits until it has said this.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, text: &str) {
+        let said = self.said.text.lock().unwrap();
+        let not_yet = |said: &mut String| !said.contains(text) && !said.contains(Said::END);
+        let (said, _) = self.said.more.wait_timeout_while(said, SAID_TIME_MAX, not_yet).unwrap();
+        assert!(said.contains(text), "it does not say {text:?}: {said}");
+    }
+
+    /// Everything that it said so far.
+    pub(crate) fn said(&self) -> String {
+        self.said.text.lock().unwrap().clone()
+    }
+
+    /// The address at which it says that it answers.
+    #[track_caller]
+    pub(crate) fn address(&self) -> String {
+        self.wait_for("\n  address  ");
+        let said = self.said();
+        let after = said.split("\n  address  ").nth(1).and_then(|rest| rest.split_once('\n'));
+        after.expect("a whole line").0.trim().to_owned()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Ends it the hard way.
@@ -54,13 +105,38 @@ impl Serving {
     }
 
     /// Asks it to stop; answers with its exit code, everything it said, and everything it printed.
-    pub(crate) fn stop(mut self) -> (Option<i32>, String, String) {
-        let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+    pub(crate) fn stop(self) -> (Option<i32>, String, String) {
+        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
         assert!(asked.success());
-        self.messages.read_to_string(&mut self.said).unwrap();
+        self.ended()
+    }
+
+    /// Waits for its end; answers with its exit code, everything it said, and everything it printed.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String, String) {
         let mut printed = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
-        (self.child.wait().unwrap().code(), std::mem::take(&mut self.said), printed)
+        let code = self.child.wait().unwrap().code();
+        self.listener.take().unwrap().join().unwrap();
+        (code, self.said().replace(Said::END, ""), printed)
+    }
+}
+
+impl Said {
+    /// Stands at the end of what a process said once it has ended.
+    const END: &'static str = "\0";
+
+    fn listen(&self, mut messages: impl BufRead) {
+        let mut line = Vec::new();
+        while messages.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+            self.add(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+        self.add(Self::END);
+    }
+
+    fn add(&self, text: &str) {
+        self.text.lock().unwrap().push_str(text);
+        self.more.notify_all();
     }
 }
 
