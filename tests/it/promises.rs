@@ -56,25 +56,21 @@ fn settled_audit(data: &Path) -> Value {
     audit
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn twenty_thousand_orders_over_a_hundred_connections_take_every_unit_once() {
+/// 20,000 orders over 100 connections, spread over these servers. Every fifth order is the one that another connection, and
+/// so another server, sends at about the same time; afterwards each accepted one is sent once more, to the next server.
+/// Answers with the ids of all accepted orders; a sale of so few units is sold out by then.
+pub(crate) async fn storm(targets: &[Target], skus: &'static [&'static str]) -> HashSet<String> {
     const CONNECTIONS: usize = 100;
     const ORDERS: usize = 20_000;
-    let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
-    let _serving = Serving::start_at(folder.path(), &address);
-    create(folder.path(), &["a=100", "b=37", "c=1"]);
-    let target = Target::find(&format!("http://{address}"), false).await.unwrap();
     let crowd = (0..CONNECTIONS).map(|connection| {
-        let target = target.clone();
+        let target = targets[connection % targets.len()].clone();
         tokio::spawn(async move {
             let mut wire = Wire::open(&target).await.unwrap();
             let mut told = Vec::new();
-            // Every fifth order is the one that another connection sends at about the same time.
             for number in 0..ORDERS / CONNECTIONS {
                 let sender = if number % 5 == 4 { (connection + 1) % CONNECTIONS } else { connection };
                 let number = if number % 5 == 4 { number - 1 } else { number };
-                let (customer, sku) = (format!("c-{sender}-{number}"), ["a", "b", "c"][(sender + number) % 3]);
+                let (customer, sku) = (format!("c-{sender}-{number}"), skus[(sender + number) % skus.len()]);
                 told.push((customer.clone(), order(&mut wire, &target, &customer, sku).await.unwrap()));
             }
             told
@@ -92,15 +88,25 @@ async fn twenty_thousand_orders_over_a_hundred_connections_take_every_unit_once(
         }
     }
     assert!(orders.values().all(|ids| ids.len() == 1), "a repeat led to another order");
-    let ids: HashSet<&String> = orders.values().flatten().collect();
-    assert_eq!(ids.len(), 100 + 37 + 1);
-    let mut wire = Wire::open(&target).await.unwrap();
-    for (customer, ids) in &orders {
+    for (at, (customer, ids)) in orders.iter().enumerate() {
+        let target = &targets[at % targets.len()];
+        let mut wire = Wire::open(target).await.unwrap();
         let number: usize = customer.split('-').skip(1).map(|part| part.parse::<usize>().unwrap()).sum();
-        let again = order(&mut wire, &target, customer, ["a", "b", "c"][number % 3]).await.unwrap();
+        let again = order(&mut wire, target, customer, skus[number % skus.len()]).await.unwrap();
         assert_eq!(again, Told::Promised(ids.iter().next().unwrap().clone()));
         assert!(!refused.contains(customer), "{customer} was accepted and then told that it is sold out");
     }
+    orders.into_values().flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_orders_over_a_hundred_connections_take_every_unit_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let serving = Serving::start(folder.path());
+    create(folder.path(), &["a=100", "b=37", "c=1"]);
+    let target = Target::find(&format!("http://{}", serving.address()), false).await.unwrap();
+    let ids = storm(&[target], &["a", "b", "c"]).await;
+    assert_eq!(ids.len(), 100 + 37 + 1);
     let audit = audit_when_settled(folder.path()).await;
     let held: Vec<u64> =
         audit["stock"]["items"].as_array().unwrap().iter().map(|item| item["held"].as_u64().unwrap()).collect();
