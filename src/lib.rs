@@ -17,6 +17,7 @@ pub mod http;
 pub mod ledger;
 pub mod load;
 pub mod model;
+pub mod postgres;
 pub mod queue;
 pub mod reconcile;
 pub mod remote;

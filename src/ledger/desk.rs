@@ -1,13 +1,13 @@
 //! The desk: one sale within one transaction. It decides on claims and writes down the moves; the backend brings the rows
 //! locked and carries the outcome back in set-based writes. Both ledgers decide here, so they decide alike.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::journal::Chain;
-use super::{Addition, Adjustment, Verdict};
+use super::{Addition, Adjustment, EpochStep, SaleMoves, Turn, Turned, Verdict};
 use crate::model::{
     Body, Claim, Customer, EpochStage, Line, Message, Move, MoveKind, Order, OrderId, OrderRecord, OrderState, Places,
-    Reason, SaleRecord, Seq, Time, Units, Withdrawal,
+    Reason, SaleId, SaleRecord, Seq, Time, Units, Verb, Withdrawal,
 };
 
 /// One sale, its rows locked.
@@ -31,14 +31,74 @@ pub(super) struct Desk {
 #[derive(Debug)]
 pub(super) struct NotThere;
 
+/// The messages' indexes, sale by sale, each sale's in sequence.
+pub(super) fn by_sale(messages: &[Message]) -> Vec<(&SaleId, Vec<usize>)> {
+    let mut sales: Vec<(&SaleId, Vec<usize>)> = Vec::new();
+    let mut at = HashMap::new();
+    for (index, message) in messages.iter().enumerate() {
+        let place = *at.entry(&message.sale).or_insert_with(|| {
+            sales.push((&message.sale, Vec::new()));
+            sales.len() - 1
+        });
+        sales[place].1.push(index);
+    }
+    sales
+}
+
+/// Which move turns this order now; otherwise the answer that there is nothing to turn.
+pub(super) fn to_turn(record: &OrderRecord, turn: Turn, now: Time) -> Result<MoveKind, Turned> {
+    let due = record.expires_at.is_some_and(|due| due <= now);
+    match (turn, record.state, record.reason) {
+        (Turn::Confirm, OrderState::Held, _) if due => Err(Turned::Lapsed(record.clone())),
+        (Turn::Confirm, OrderState::Held, _) => Ok(MoveKind::Confirm),
+        (Turn::Cancel, OrderState::Held, _) => Ok(MoveKind::Cancel),
+        (Turn::Confirm, OrderState::Sold, _) | (Turn::Cancel, OrderState::Released, Some(Reason::Cancelled)) => {
+            Err(Turned::Already(record.clone()))
+        }
+        (_, OrderState::Released, Some(Reason::Lapsed)) => Err(Turned::Lapsed(record.clone())),
+        _ => Err(Turned::WrongState(record.clone())),
+    }
+}
+
+/// How late a lapse is, in milliseconds.
+pub(super) fn lag_ms(record: &OrderRecord, now: Time) -> u64 {
+    let late = now.since(record.expires_at.unwrap_or(now));
+    u64::try_from(late.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Desk {
     pub(super) fn new(record: SaleRecord, chain: Chain, now: Time) -> Self {
         let (used, moves, orders, adjustments) = (HashMap::new(), Vec::new(), Vec::new(), Vec::new());
         Self { record, chain, used, moves, orders, adjustments, now }
     }
 
+    /// Decides on the sale's messages, which are those at `indexes`, in their sequence. `look_up` brings what a claim needs
+    /// to the desk and answers whether it was decided in an earlier transaction.
+    pub(super) fn decide_all<E>(
+        &mut self,
+        messages: &[Message],
+        indexes: &[usize],
+        verdicts: &mut [Verdict],
+        mut look_up: impl FnMut(&mut Self, &Claim) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        let mut decided = HashSet::new();
+        for &index in indexes {
+            let known = match &messages[index].body {
+                Body::Claim(claim) => look_up(self, claim)? || decided.contains(&claim.id()),
+                Body::Close | Body::Sweep(_) => false,
+            };
+            verdicts[index] = self.decide(&messages[index], known);
+            if let (Body::Claim(claim), Verdict::Settled | Verdict::Refused(_)) =
+                (&messages[index].body, verdicts[index])
+            {
+                decided.insert(claim.id());
+            }
+        }
+        Ok(())
+    }
+
     /// Decides on a message. `known` says whether its claim was decided before, in this transaction or an earlier one.
-    pub(super) fn decide(&mut self, message: &Message, known: bool) -> Verdict {
+    fn decide(&mut self, message: &Message, known: bool) -> Verdict {
         match &message.body {
             Body::Close => self.close(message),
             Body::Sweep(number) => {
@@ -115,6 +175,65 @@ impl Desk {
                 Verdict::Refused(Reason::SoldOut)
             }
         }
+    }
+
+    /// Ends a hold that [`to_turn`] allows to end so; it becomes the record as it is then.
+    pub(super) fn turn(&mut self, record: &OrderRecord, kind: MoveKind) -> Result<OrderRecord, NotThere> {
+        let order = &record.order;
+        let seq = self.note(kind, Some(order.id), Some(&order.customer), &order.lines)?;
+        let (state, reason) = match kind {
+            MoveKind::Confirm => (OrderState::Sold, None),
+            MoveKind::Cancel => (OrderState::Released, Some(Reason::Cancelled)),
+            _ => (OrderState::Released, Some(Reason::Lapsed)),
+        };
+        Ok(OrderRecord { state, reason, seq: Some(seq), ..record.clone() })
+    }
+
+    /// Puts the first units of each item into a new sale.
+    pub(super) fn stock_up(&mut self, stock: &[Units]) -> Result<(), NotThere> {
+        let lines: Vec<Line> = (self.record.sale.items.iter().zip(stock))
+            .map(|(item, units)| Line { sku: item.sku.clone(), quantity: *units })
+            .collect();
+        lines.iter().try_for_each(|line| self.note(MoveKind::Add, None, None, std::slice::from_ref(line)).map(drop))
+    }
+
+    /// Opens, pauses, resumes or closes the sale; `None` if it is in no state for it.
+    pub(super) fn steer(&mut self, verb: Verb) -> Option<()> {
+        let before = self.record.sale.window;
+        let window = before.steer(verb, self.now)?;
+        if window != before {
+            self.record.sale.window = window;
+            let kind = match verb {
+                Verb::Open => MoveKind::Open,
+                Verb::Pause => MoveKind::Pause,
+                Verb::Resume => MoveKind::Resume,
+                Verb::Close => MoveKind::Close,
+            };
+            self.put_down(kind, None, None, &[]);
+        }
+        Some(())
+    }
+
+    /// Takes a step in the sale's epochs.
+    pub(super) fn step_epoch(&mut self, step: EpochStep) {
+        let state = &mut self.record.epoch;
+        match step {
+            EpochStep::Raise => {
+                state.epoch.0 += 1;
+                state.stage = EpochStage::Reloading;
+            }
+            EpochStep::Live(epoch) if state.epoch == epoch && state.stage == EpochStage::Closed => {
+                state.stage = EpochStage::Live;
+            }
+            EpochStep::Live(_) => {}
+        }
+    }
+
+    /// What the desk wrote into the journal, for the gate; `None` if nothing.
+    pub(super) fn into_moves(self) -> Option<SaleMoves> {
+        let moves: Vec<_> = self.moves.into_iter().map(|(step, _)| step).collect();
+        let (sale, epoch) = (self.record.sale.id, self.record.epoch.epoch);
+        (!moves.is_empty()).then_some(SaleMoves { sale, epoch, moves })
     }
 
     /// Puts units into the sale.

@@ -6,11 +6,13 @@
 
 mod desk;
 pub mod journal;
+mod postgres;
 mod sqlite;
 
 use async_trait::async_trait;
 
 pub use journal::Recount;
+pub use postgres::PostgresLedger;
 pub use sqlite::SqliteLedger;
 
 pub use crate::model::{EpochStage, EpochState, Move, MoveKind, SaleRecord, Snapshot};

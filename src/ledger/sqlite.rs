@@ -3,22 +3,19 @@
 mod books;
 mod rows;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
-use super::desk::Desk;
+use super::desk::{Desk, by_sale, lag_ms, to_turn};
 use super::{
-    Added, Addition, Books, Creation, EpochStage, EpochState, EpochStep, Lapses, Ledger, MoveKind, OrderFilter,
-    OrderPage, Recount, SaleRecord, Settlement, Snapshot, Steered, Turn, Turned, Verdict,
+    Added, Addition, Books, Creation, EpochState, EpochStep, Lapses, Ledger, MoveKind, OrderFilter, OrderPage, Recount,
+    SaleRecord, Settlement, Snapshot, Steered, Turn, Turned, Verdict,
 };
 use crate::clock::Clock;
 use crate::ledger::{Adjustment, Move};
-use crate::model::{
-    Body, Claim, Line, Message, OrderId, OrderRecord, OrderState, Reason, Result, Sale, SaleId, Seq, Time, Units, Verb,
-};
+use crate::model::{Claim, Message, OrderId, OrderRecord, Result, Sale, SaleId, Seq, Time, Units, Verb};
 use crate::sqlite::{Failure, Store};
 
 const LAYER: &str = "ledger";
@@ -91,7 +88,7 @@ impl Ledger for SqliteLedger {
 
     async fn step_epoch(&self, sale: &SaleId, step: EpochStep) -> Result<Option<EpochState>> {
         let sale = sale.clone();
-        self.write(move |connection, _| step_epoch(connection, &sale, step)).await
+        self.write(move |connection, now| step_epoch(connection, &sale, step, now)).await
     }
 }
 
@@ -142,29 +139,17 @@ fn create(connection: &Connection, sale: &Sale, stock: &[Units], now: Time) -> R
     }
     rows::insert_sale(connection, sale, now)?;
     let mut desk = rows::desk(connection, &sale.id, now)?.ok_or_else(|| nonsense("the sale was just created"))?;
-    for (item, units) in sale.items.iter().zip(stock) {
-        let line = Line { sku: item.sku.clone(), quantity: *units };
-        desk.note(MoveKind::Add, None, None, &[line]).map_err(|_| nonsense("the stock passes its limit"))?;
-    }
+    desk.stock_up(stock).map_err(|_| nonsense("the stock passes its limit"))?;
     rows::save(connection, &desk)?;
     Ok(Creation::Created(desk.record))
 }
 
 fn steer(connection: &Connection, sale: &SaleId, verb: Verb, now: Time) -> Result<Steered, Failure> {
     let Some(mut desk) = rows::desk(connection, sale, now)? else { return Ok(Steered::UnknownSale) };
-    let before = desk.record.sale.window;
-    let Some(window) = before.steer(verb, now) else { return Ok(Steered::WrongState(desk.record)) };
-    if window != before {
-        desk.record.sale.window = window;
-        let kind = match verb {
-            Verb::Open => MoveKind::Open,
-            Verb::Pause => MoveKind::Pause,
-            Verb::Resume => MoveKind::Resume,
-            Verb::Close => MoveKind::Close,
-        };
-        desk.note(kind, None, None, &[]).map_err(|_| nonsense("a verb moves no units"))?;
-        rows::save(connection, &desk)?;
+    if desk.steer(verb).is_none() {
+        return Ok(Steered::WrongState(desk.record));
     }
+    rows::save(connection, &desk)?;
     Ok(Steered::Done(desk.record))
 }
 
@@ -173,57 +158,29 @@ fn settle(connection: &Connection, messages: &[Message], now: Time) -> Result<Se
     let mut moves = Vec::new();
     for (sale, indexes) in by_sale(messages) {
         let Some(mut desk) = rows::desk(connection, sale, now)? else { continue };
-        let mut decided = HashSet::new();
-        for index in indexes {
-            let message = &messages[index];
-            let known = match &message.body {
-                Body::Claim(claim) => decided.contains(&claim.id()) || rows::is_decided(connection, claim)?,
-                Body::Close | Body::Sweep(_) => false,
-            };
-            if let Body::Claim(Claim::Order(order)) = &message.body {
-                rows::load_customer(connection, &mut desk, &order.customer)?;
+        desk.decide_all(messages, &indexes, &mut verdicts, |desk, claim| {
+            if let Claim::Order(order) = claim {
+                rows::load_customer(connection, desk, &order.customer)?;
             }
-            verdicts[index] = desk.decide(message, known);
-            if let (Body::Claim(claim), Verdict::Settled | Verdict::Refused(_)) = (&message.body, verdicts[index]) {
-                decided.insert(claim.id());
-            }
-        }
+            rows::is_decided(connection, claim)
+        })?;
         rows::save(connection, &desk)?;
-        moves.extend(rows::moves_of(desk));
+        moves.extend(desk.into_moves());
     }
     Ok(Settlement { verdicts, moves })
 }
 
-/// The messages' indexes, sale by sale, each sale's in sequence.
-fn by_sale(messages: &[Message]) -> Vec<(&SaleId, Vec<usize>)> {
-    let mut sales: Vec<(&SaleId, Vec<usize>)> = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        match sales.iter_mut().rfind(|(sale, _)| **sale == message.sale) {
-            Some((_, indexes)) => indexes.push(index),
-            None => sales.push((&message.sale, vec![index])),
-        }
-    }
-    sales
-}
-
 fn turn_order(connection: &Connection, id: OrderId, turn: Turn, now: Time) -> Result<Turned, Failure> {
     let Some(record) = rows::order(connection, id)? else { return Ok(Turned::Unknown) };
-    let due = record.expires_at.is_some_and(|due| due <= now);
-    let kind = match (turn, record.state, record.reason) {
-        (Turn::Confirm, OrderState::Held, _) if due => return Ok(Turned::Lapsed(record)),
-        (Turn::Confirm, OrderState::Held, _) => MoveKind::Confirm,
-        (Turn::Cancel, OrderState::Held, _) => MoveKind::Cancel,
-        (Turn::Confirm, OrderState::Sold, _) | (Turn::Cancel, OrderState::Released, Some(Reason::Cancelled)) => {
-            return Ok(Turned::Already(record));
-        }
-        (_, OrderState::Released, Some(Reason::Lapsed)) => return Ok(Turned::Lapsed(record)),
-        _ => return Ok(Turned::WrongState(record)),
+    let kind = match to_turn(&record, turn, now) {
+        Ok(kind) => kind,
+        Err(answer) => return Ok(answer),
     };
-    let sale = record.order.sale.clone();
-    let mut desk = rows::desk(connection, &sale, now)?.ok_or_else(|| nonsense("an order of no sale"))?;
-    let record = rows::turn(connection, &mut desk, record, kind)?;
+    let sale = &record.order.sale;
+    let mut desk = rows::desk(connection, sale, now)?.ok_or_else(|| nonsense("an order of no sale"))?;
+    let record = rows::turn(connection, &mut desk, &record, kind)?;
     rows::save(connection, &desk)?;
-    let moves = rows::moves_of(desk).ok_or_else(|| nonsense("a turn is a move"))?;
+    let moves = desk.into_moves().ok_or_else(|| nonsense("a turn is a move"))?;
     Ok(Turned::Done(record, moves))
 }
 
@@ -237,7 +194,7 @@ fn add(connection: &Connection, addition: &Addition, now: Time) -> Result<Added,
     }
     let Some(adjustment) = desk.add(addition) else { return Ok(Added::TooMany) };
     rows::save(connection, &desk)?;
-    let moves = rows::moves_of(desk).ok_or_else(|| nonsense("an addition is a move"))?;
+    let moves = desk.into_moves().ok_or_else(|| nonsense("an addition is a move"))?;
     Ok(Added::Done(adjustment, moves))
 }
 
@@ -259,33 +216,27 @@ fn lapse(connection: &Connection, orders_max: usize, now: Time) -> Result<Lapses
                 desks.len() - 1
             }
         };
-        let due = record.expires_at.unwrap_or(now);
-        lapses.lags_ms.push(u64::try_from(now.since(due).as_millis()).unwrap_or(u64::MAX));
-        rows::turn(connection, &mut desks[at], record, MoveKind::Lapse)?;
+        lapses.lags_ms.push(lag_ms(&record, now));
+        rows::turn(connection, &mut desks[at], &record, MoveKind::Lapse)?;
     }
     for desk in desks {
         rows::save(connection, &desk)?;
-        lapses.moves.extend(rows::moves_of(desk));
+        lapses.moves.extend(desk.into_moves());
     }
     lapses.next_due = next_due(connection)?;
     Ok(lapses)
 }
 
-fn step_epoch(connection: &Connection, sale: &SaleId, step: EpochStep) -> Result<Option<EpochState>, Failure> {
-    let Some(mut state) = rows::sale(connection, sale)?.map(|record| record.epoch) else { return Ok(None) };
-    match step {
-        EpochStep::Raise => {
-            state.epoch.0 += 1;
-            state.stage = EpochStage::Reloading;
-        }
-        EpochStep::Live(epoch) if state.epoch == epoch && state.stage == EpochStage::Closed => {
-            state.stage = EpochStage::Live;
-        }
-        EpochStep::Live(_) => {}
-    }
-    let sql = "/* step epoch */ update sales set epoch = ?2, stage = ?3 where id = ?1";
-    connection.prepare_cached(sql)?.execute(params![sale.as_str(), state.epoch.0, state.stage.word()])?;
-    Ok(Some(state))
+fn step_epoch(
+    connection: &Connection,
+    sale: &SaleId,
+    step: EpochStep,
+    now: Time,
+) -> Result<Option<EpochState>, Failure> {
+    let Some(mut desk) = rows::desk(connection, sale, now)? else { return Ok(None) };
+    desk.step_epoch(step);
+    rows::save(connection, &desk)?;
+    Ok(Some(desk.record.epoch))
 }
 
 fn nonsense(what: &str) -> Failure {

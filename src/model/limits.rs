@@ -57,3 +57,24 @@ pub const JOURNAL_PAGE_MOVES_MAX: usize = 1_000;
 pub const PAGE_ORDERS_MAX: usize = 1_000;
 /// Orders on one page, unless asked otherwise.
 pub const PAGE_ORDERS_DEFAULT: usize = 100;
+
+/// Connections of one process to PostgreSQL: for settlement, for other writes, for reads, for recounts.
+pub const LEDGER_LANE_CONNECTIONS_MAX: [usize; 4] = [1, 3, 3, 2];
+/// How long a piece of work waits for one of them.
+pub const LEDGER_WAIT_TIME_MAX: Duration = Duration::from_secs(5);
+/// From the first packet to PostgreSQL until the session is set up.
+pub const LEDGER_CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// One round trip to PostgreSQL; its own limits below are shorter, so that it answers why.
+pub const LEDGER_TRIP_TIME_MAX: Duration = Duration::from_secs(10);
+/// One statement, by PostgreSQL's own count.
+pub const LEDGER_STATEMENT_TIME_MAX: Duration = Duration::from_secs(8);
+/// How long a statement waits for a row that another process has locked; then it is tried again.
+pub const LEDGER_LOCK_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a process that stopped in the middle of a transaction may keep its rows locked.
+pub const LEDGER_IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+/// A recount or a snapshot of one sale.
+pub const LEDGER_RECOUNT_TIME_MAX: Duration = Duration::from_secs(600);
+/// Lookups and turns of orders that wait for the ledger, in one process; more are refused with `overloaded`.
+pub const LEDGER_WAITING_MAX: usize = 20_000;
+/// Orders looked up, confirmed or cancelled in one transaction.
+pub const LEDGER_BATCH_ORDERS_MAX: usize = 1_000;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// Each module and its level. A module may use lower levels; on its own level, only itself.
 const LEVELS: &[&[&str]] = &[
     &["model", "sync"],
-    &["clock", "config"],
-    &["batcher", "postgres", "remote", "sqlite"],
+    &["clock", "config", "remote"],
+    &["batcher", "postgres", "sqlite"],
     &["gate", "queue", "ledger"],
     &["shop"],
     &["reconcile"],

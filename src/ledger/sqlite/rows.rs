@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::nonsense;
 use crate::ledger::desk::Desk;
 use crate::ledger::journal::Chain;
-use crate::ledger::{Adjustment, EpochStage, EpochState, MoveKind, SaleMoves, SaleRecord};
+use crate::ledger::{Adjustment, EpochStage, EpochState, MoveKind, SaleRecord};
 use crate::model::{
     Claim, Customer, Epoch, Item, Line, Order, OrderId, OrderRecord, OrderState, Phase, Places, Reason, Sale, SaleId,
     Seq, Sku, Time, Units, Window,
@@ -170,23 +170,14 @@ pub(super) fn load_customer(connection: &Connection, desk: &mut Desk, customer: 
 pub(super) fn turn(
     connection: &Connection,
     desk: &mut Desk,
-    mut record: OrderRecord,
+    record: &OrderRecord,
     kind: MoveKind,
 ) -> Result<OrderRecord, Failure> {
-    let order = &record.order;
-    load_customer(connection, desk, &order.customer)?;
-    let seq = desk
-        .note(kind, Some(order.id), Some(&order.customer), &order.lines)
-        .map_err(|_| nonsense("a hold without held units"))?;
-    (record.state, record.reason) = match kind {
-        MoveKind::Confirm => (OrderState::Sold, None),
-        MoveKind::Cancel => (OrderState::Released, Some(Reason::Cancelled)),
-        _ => (OrderState::Released, Some(Reason::Lapsed)),
-    };
-    record.seq = Some(seq);
+    load_customer(connection, desk, &record.order.customer)?;
+    let record = desk.turn(record, kind).map_err(|_| nonsense("a hold without held units"))?;
     let sql = "/* turn order */ update orders set state = ?2, reason = ?3, seq = ?4 where id = ?1 and state = 'held'";
-    let values = params![record.order.id.0, record.state.word(), record.reason.map(Reason::word), seq.0];
-    connection.prepare_cached(sql)?.execute(values)?;
+    let (reason, seq) = (record.reason.map(Reason::word), record.seq.map(|seq| seq.0));
+    connection.prepare_cached(sql)?.execute(params![record.order.id.0, record.state.word(), reason, seq])?;
     Ok(record)
 }
 
@@ -245,14 +236,15 @@ pub(super) fn save(connection: &Connection, desk: &Desk) -> Result<(), Failure> 
 
 fn save_sale(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
     let SaleRecord { sale, places, watermark, epoch, swept } = &desk.record;
-    let sql = "/* save sale */ update sales set phase = ?2, opens_at = ?3, seq = ?4, hash = ?5, stage = ?6, \
-               closed_epoch = ?7, swept = ?8 where id = ?1";
+    let sql = "/* save sale */ update sales set phase = ?2, opens_at = ?3, seq = ?4, hash = ?5, epoch = ?6, \
+               stage = ?7, closed_epoch = ?8, swept = ?9 where id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         sale.id.as_str(),
         sale.window.phase.word(),
         sale.window.opens_at.map(Time::millis),
         watermark.0,
         desk.chain.0,
+        epoch.epoch.0,
         epoch.stage.word(),
         epoch.closed.0,
         swept,
@@ -313,13 +305,6 @@ fn save_moves(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// What the desk wrote into the journal, for the gate; `None` if nothing.
-pub(super) fn moves_of(desk: Desk) -> Option<SaleMoves> {
-    let moves: Vec<_> = desk.moves.into_iter().map(|(step, _)| step).collect();
-    let (sale, epoch) = (desk.record.sale.id, desk.record.epoch.epoch);
-    (!moves.is_empty()).then_some(SaleMoves { sale, epoch, moves })
 }
 
 pub(super) fn units(count: u32) -> Result<Units, Failure> {

@@ -58,6 +58,7 @@ macro_rules! ledger_contract {
 
 ledger_contract!(model_ledger);
 ledger_contract!(sqlite_ledger);
+ledger_contract!(postgres_ledger);
 
 type Tested = Bench<dyn Ledger>;
 

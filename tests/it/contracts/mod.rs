@@ -7,13 +7,15 @@ mod queue;
 use std::sync::Arc;
 
 use sluice::gate::{Gate, MemoryGate};
-use sluice::ledger::{Ledger, SqliteLedger};
+use sluice::ledger::{Ledger, PostgresLedger, SqliteLedger};
+use sluice::postgres::Database;
 use sluice::queue::{Queue, SqliteQueue};
 use sluice::sqlite::{Access, Store};
 use tempfile::TempDir;
 
 use crate::model_ledger::ModelLedger;
 use crate::model_queue::ModelQueue;
+use crate::servers;
 use crate::words::HandClock;
 
 /// Turns the sentences of a contract into one test each, for one implementation.
@@ -53,6 +55,18 @@ fn open(file: &TempDir) -> Store {
 fn sqlite_ledger() -> Bench<dyn Ledger> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
     Bench { tested: Arc::new(SqliteLedger::new(open(&file), clock.clone())), clock, file: Some(file) }
+}
+
+fn postgres_ledger() -> Bench<dyn Ledger> {
+    let clock = Arc::new(HandClock::default());
+    let database = tokio::task::block_in_place(|| {
+        tokio::runtime::Handle::current().block_on(async {
+            let database = Database::connect(&servers::postgres::shared().database()).await.expect("it runs");
+            database.migrate().await.expect("a new database");
+            database
+        })
+    });
+    Bench { tested: Arc::new(PostgresLedger::new(database, clock.clone())), clock, file: None }
 }
 
 fn model_ledger() -> Bench<dyn Ledger> {

@@ -1,6 +1,8 @@
 //! Private servers for the tests: real ones, on free ports, in temporary folders. They can be killed, frozen and started
 //! again one by one, and none outlives the tests, however those end. What the machine runs already is left alone.
 
+pub(crate) mod postgres;
+
 use std::fs::File;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

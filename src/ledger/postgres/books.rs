@@ -1,0 +1,202 @@
+//! Reading: each answer is one consistent cut, either one statement or one repeatable-read transaction. What may be long
+//! is streamed.
+
+use std::pin::pin;
+
+use futures_util::TryStreamExt;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream, Statement};
+
+use super::rows::{self, order_sql, sale_sql};
+use super::{Core, LAYER};
+use crate::ledger::journal::{Chain, Recounter};
+use crate::ledger::{Adjustment, Move, OrderFilter, OrderPage, Recount, SaleRecord, Snapshot};
+use crate::model::{SaleId, Seq, limits};
+use crate::postgres::{Failure, Lane, Session, attempts, trip, trip_within};
+
+/// A cut for several statements, which may take longer than others.
+const BEGIN_CUT: &str = "/* begin */ begin isolation level repeatable read read only; set local statement_timeout = 0";
+const END_CUT: &str = "/* end */ commit";
+
+const SALE: &str = sale_sql!("sale", "where s.id = $1 order by i.position");
+const MOVES: &str = "/* journal */ select m.seq, m.kind, m.claim, m.sku, m.units, m.at, m.hash, o.customer \
+                     from moves m left join orders o on o.id = m.claim \
+                     where m.sale = $1 and m.seq > $2 and m.seq <= $3 order by m.seq, m.line";
+const CUSTOMERS: &str = "/* customers */ select customer, units from customers where sale = $1 and units > 0";
+pub(super) const ADJUSTMENT: &str =
+    "/* adjustment */ select id, sale, sku, delta, reason, at, seq, stock from adjustments where id = $1";
+
+impl Core {
+    /// One statement, one answer.
+    async fn read<T>(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+        meant: impl Fn(&[Row]) -> Result<T, Failure>,
+    ) -> crate::model::Result<T> {
+        attempts(LAYER, &*self.clock, || async {
+            let session = self.database.session(Lane::Read).await?;
+            let [statement] = session.prepare([sql]).await?;
+            let found = trip(session.query(&statement, values)).await?;
+            session.done();
+            meant(&found)
+        })
+        .await
+    }
+
+    pub(super) async fn sales(&self) -> crate::model::Result<Vec<SaleRecord>> {
+        let sql = sale_sql!("sales", "order by s.created_at desc, s.id, i.position");
+        self.read(sql, &[], |found| Ok(rows::sales(found)?.into_iter().map(|(record, _)| record).collect())).await
+    }
+
+    pub(super) async fn sale(&self, sale: &SaleId) -> crate::model::Result<Option<SaleRecord>> {
+        self.read(SALE, &[&sale.as_str()], |found| Ok(rows::sales(found)?.pop().map(|(record, _)| record))).await
+    }
+
+    pub(super) async fn orders(&self, filter: &OrderFilter) -> crate::model::Result<OrderPage> {
+        let sql = order_sql!(
+            "orders",
+            "(select * from orders where sale = $1 and settled_seq > $2 and ($3::text is null or state = $3) \
+             and ($4::text is null or customer = $4) order by settled_seq limit $5)",
+            "order by o.settled_seq, l.position"
+        );
+        let state = filter.state.map(|state| state.word());
+        let customer = filter.customer.as_ref().map(|customer| customer.as_str());
+        let limit = i64::try_from(filter.limit.saturating_add(1)).unwrap_or(i64::MAX);
+        let after = rows::big(filter.after.0);
+        self.read(sql, &[&filter.sale.as_str(), &after, &state, &customer, &limit], |found| {
+            let mut page = OrderPage::default();
+            let mut last = None;
+            for rows in found.chunk_by(|one, other| same(rows::settled_seq, one, other)) {
+                if page.orders.len() == filter.limit {
+                    page.next = last;
+                    break;
+                }
+                page.orders.push(rows::order(rows)?);
+                last = Some(rows::settled_seq(&rows[0])?);
+            }
+            Ok(page)
+        })
+        .await
+    }
+
+    pub(super) async fn adjustment(&self, id: crate::model::OrderId) -> crate::model::Result<Option<Adjustment>> {
+        self.read(ADJUSTMENT, &[&rows::uuid(id)], |found| found.first().map(rows::adjustment).transpose()).await
+    }
+
+    pub(super) async fn journal(&self, sale: &SaleId, after: Seq, moves_max: usize) -> crate::model::Result<Vec<Move>> {
+        let last = after.0.saturating_add(u64::try_from(moves_max).unwrap_or(u64::MAX));
+        let (after, last) = (rows::big(after.0), rows::big(last));
+        self.read(MOVES, &[&sale.as_str(), &after, &last], |found| {
+            let moves = found.chunk_by(|one, other| same(number, one, other));
+            moves.map(|rows| rows::step(rows).map(|(step, _)| step)).collect()
+        })
+        .await
+    }
+
+    pub(super) async fn snapshot_once(&self, sale: &SaleId) -> Result<Option<Snapshot>, Failure> {
+        let session = self.database.session(Lane::Write).await?;
+        let sql = "/* known ids */ select id from orders where sale = $1 \
+                   union all select id from adjustments where sale = $1 \
+                   union all select m.claim from moves m where m.sale = $1 and m.kind = 'refuse' \
+                       and not exists (select from orders o where o.id = m.claim)";
+        let [customers, known] = session.prepare([CUSTOMERS, sql]).await?;
+        let Some((record, _)) = begin_cut(&session, sale).await? else { return end_cut(session, None).await };
+        let (mut used, mut ids) = (Vec::new(), Vec::new());
+        each(&session, &customers, &[&sale.as_str()], |row| {
+            used.push((rows::customer(&row, 0)?, rows::units(&row, 1)?));
+            Ok(())
+        })
+        .await?;
+        each(&session, &known, &[&sale.as_str()], |row| {
+            ids.push(rows::order_id(&row, 0)?);
+            Ok(())
+        })
+        .await?;
+        end_cut(session, Some(Snapshot { record, used, known: ids })).await
+    }
+
+    pub(super) async fn recount_once(&self, sale: &SaleId) -> Result<Option<Recount>, Failure> {
+        let session = self.database.session(Lane::Recount).await?;
+        let sql = order_sql!("recount orders", "orders", "where o.sale = $1 order by o.settled_seq, l.position");
+        let [moves, orders, customers] = session.prepare([MOVES, sql, CUSTOMERS]).await?;
+        let Some((record, head)) = begin_cut(&session, sale).await? else { return end_cut(session, None).await };
+        let mut recounter = Recounter::new(&record);
+        let name = sale.as_str();
+        each_group(&session, &moves, &[&name, &0_i64, &i64::MAX], number, |rows| {
+            let (step, chain) = rows::step(rows)?;
+            recounter.step(&step, chain);
+            Ok(())
+        })
+        .await?;
+        each_group(&session, &orders, &[&name], rows::settled_seq, |rows| {
+            recounter.order(&rows::order(rows)?);
+            Ok(())
+        })
+        .await?;
+        each(&session, &customers, &[&name], |row| {
+            recounter.used(&rows::customer(&row, 0)?, rows::units(&row, 1)?);
+            Ok(())
+        })
+        .await?;
+        let recount = recounter.finish(head);
+        end_cut(session, Some(recount)).await
+    }
+}
+
+async fn begin_cut(session: &Session, sale: &SaleId) -> Result<Option<(SaleRecord, Chain)>, Failure> {
+    let [found] = session.begin(BEGIN_CUT, [(SALE, &[&sale.as_str()])]).await?;
+    Ok(rows::sales(&found)?.pop())
+}
+
+async fn end_cut<T>(session: Session, found: T) -> Result<T, Failure> {
+    trip(session.batch_execute(END_CUT)).await?;
+    session.done();
+    Ok(found)
+}
+
+/// A move's number: the first column of its rows.
+fn number(row: &Row) -> Result<Seq, Failure> {
+    rows::get::<i64>(row, 0).map(|number| Seq(number.unsigned_abs()))
+}
+
+fn same<K: PartialEq>(key: impl Fn(&Row) -> Result<K, Failure>, one: &Row, other: &Row) -> bool {
+    matches!((key(one), key(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Hands over one row after the other; the server sends them no faster than they are taken.
+async fn each(
+    session: &Session,
+    statement: &Statement,
+    values: &[&(dyn ToSql + Sync)],
+    mut take: impl FnMut(Row) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let values = values.iter().copied();
+    let stream: RowStream = trip(session.query_raw(statement, values)).await?;
+    let mut stream = pin!(stream);
+    while let Some(row) = trip_within(limits::LEDGER_RECOUNT_TIME_MAX, stream.try_next()).await? {
+        take(row)?;
+    }
+    Ok(())
+}
+
+/// The same for things that have several neighbouring rows with one key.
+async fn each_group<K: PartialEq>(
+    session: &Session,
+    statement: &Statement,
+    values: &[&(dyn ToSql + Sync)],
+    key: impl Fn(&Row) -> Result<K, Failure>,
+    mut take: impl FnMut(&[Row]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut group: Vec<Row> = Vec::new();
+    each(session, statement, values, |row| {
+        if group.first().is_some_and(|first| !same(&key, first, &row)) {
+            take(&group)?;
+            group.clear();
+        }
+        group.push(row);
+        Ok(())
+    })
+    .await?;
+    if group.is_empty() { Ok(()) } else { take(&group) }
+}
