@@ -7,10 +7,12 @@
 
 pub mod latch;
 mod memory;
+mod redis;
 
 use async_trait::async_trait;
 
 pub use memory::MemoryGate;
+pub use redis::RedisGate;
 
 use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
 

@@ -43,6 +43,26 @@ pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// From SIGTERM to the end of the process.
 pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// From a question to the gate's server to its answer; after it, what happened is unknown.
+pub const GATE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
+/// For a new connection to the gate's server, until it has answered once.
+pub const GATE_CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Claims of one sale that wait for the gate's server, in one process; more are refused with `overloaded`. As many again
+/// may wait behind the sold-out latch.
+pub const GATE_WAITING_MAX: usize = 50_000;
+/// Claims that the gate's server decides on in one step, in which it does nothing else.
+pub const GATE_BATCH_CLAIMS_MAX: usize = 500;
+/// Such steps of one sale that are under way at the same time, from one process.
+pub const GATE_BATCHES_MAX: usize = 2;
+/// Ids or customers of a snapshot brought to the gate's server at once.
+pub const GATE_LOAD_PART_MAX: usize = 2_000;
+/// How long an unfinished load lies on the gate's server.
+pub const GATE_LOAD_TIME_MAX: Duration = Duration::from_secs(600);
+/// Ids that the latch learns from the gate's server at once.
+pub const GATE_PROBE_IDS_MAX: usize = 16_384;
+/// Pending claims read from the gate's server at once, more or less.
+pub const GATE_PENDING_PAGE_CLAIMS: usize = 1_000;
+
 /// Claims that wait for the queue, in one process; more are refused with `overloaded`.
 pub const PUSH_WAITING_MAX: usize = 50_000;
 /// Claims in one message of the queue.

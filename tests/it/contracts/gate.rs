@@ -52,6 +52,7 @@ macro_rules! gate_contract {
 }
 
 gate_contract!(memory_gate);
+gate_contract!(redis_gate);
 
 /// A gate, and the ledger it follows.
 struct Hall {

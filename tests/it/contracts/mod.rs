@@ -6,7 +6,7 @@ mod queue;
 
 use std::sync::Arc;
 
-use sluice::gate::{Gate, MemoryGate};
+use sluice::gate::{Gate, MemoryGate, RedisGate};
 use sluice::ledger::{Ledger, PostgresLedger, SqliteLedger};
 use sluice::postgres::Database;
 use sluice::queue::{Queue, SqliteQueue};
@@ -31,6 +31,14 @@ use sentences;
 
 fn memory_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
     Arc::new(MemoryGate::new(clock))
+}
+
+/// A gate of its own database on a server that the tests share.
+fn redis_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
+    let url = servers::redis::fresh_database();
+    let connect = RedisGate::connect(&url, clock);
+    let gate = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(connect));
+    Arc::new(gate.expect("the server is there"))
 }
 
 /// A ledger or a queue, its clock, and where it keeps its file.

@@ -2,6 +2,7 @@
 //! again one by one, and none outlives the tests, however those end. What the machine runs already is left alone.
 
 pub(crate) mod postgres;
+pub(crate) mod redis;
 
 use std::fs::File;
 use std::io::Read;

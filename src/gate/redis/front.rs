@@ -1,0 +1,190 @@
+//! What stands in front of a sold-out sale: a refusal costs a share of one small question to Redis, and is never stale.
+//!
+//! A request for a SKU that was sold out is refused only by a probe that started after the request arrived. While one
+//! probe is under way, requests gather, and the next one answers them all. It tells whether units are there again, and
+//! brings the ids that were admitted since the last one, on any node: so the retry of an accepted order is never told
+//! "sold out". Whatever the probe does not refuse goes to the gate itself, which knows the exact answer.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use redis::Value;
+
+use super::lane::{Desk, Lane, gone};
+use super::script::{Answer, PROBE, damaged};
+use crate::batcher::{Batcher, Batches, batcher};
+use crate::gate::Refusal;
+use crate::gate::latch::{Latch, Word};
+use crate::model::{Order, OrderId, Phase, Result, SaleState, Sku, Time, Window, limits};
+
+/// Which SKUs, a bit each.
+type Skus = u64;
+const _: () = assert!(limits::SALE_ITEMS_MAX <= Skus::BITS as usize, "a bit for each item");
+
+/// The front of one sale, as long as the gate keeps this memory of it.
+pub(super) struct Front {
+    stamp: String,
+    skus: Arc<[Sku]>,
+    index: HashMap<Sku, usize>,
+    latch: Arc<Latch<OrderId>>,
+    probes: Batcher<(OrderId, Skus), Result<Option<(usize, bool)>>>,
+}
+
+/// The side that asks.
+struct Prober {
+    desk: Desk,
+    lane: Weak<Lane>,
+    stamp: String,
+    skus: Arc<[Sku]>,
+    latch: Arc<Latch<OrderId>>,
+    /// How many of the sale's ids the latch knows.
+    position: u64,
+}
+
+/// What a probe found.
+#[derive(Clone, Copy, Default)]
+struct Found {
+    sold_out: Skus,
+    may_return: Skus,
+}
+
+impl Front {
+    /// A front that knows nothing yet; its first probe brings it all.
+    pub(super) fn new(desk: &Desk, stamp: &str, skus: &str, lane: Weak<Lane>) -> Arc<Front> {
+        let skus: Arc<[Sku]> = skus.split('\n').filter_map(|sku| Sku::new(sku).ok()).collect();
+        let index = skus.iter().cloned().zip(0..).collect();
+        let latch = Arc::new(Latch::new(skus.len()));
+        let (probes, batches) = batcher(limits::GATE_WAITING_MAX);
+        let stamp = stamp.to_owned();
+        let prober =
+            Prober { desk: desk.clone(), lane, stamp: stamp.clone(), skus: skus.clone(), latch: latch.clone(), position: 0 };
+        tokio::spawn(prober.run(batches));
+        Arc::new(Front { stamp, skus, index, latch, probes })
+    }
+
+    /// Whether it belongs to this load of the gate.
+    pub(super) fn is_of(&self, stamp: &str) -> bool {
+        self.stamp == stamp
+    }
+
+    /// Requests for this SKU ask here from now on.
+    pub(super) fn shut(&self, sku: usize, may_return: bool) {
+        if sku < self.skus.len() {
+            self.latch.say(sku, Word::SoldOut { may_return });
+        }
+    }
+
+    /// The order's SKUs, if one of them was sold out a moment ago and the order is not known.
+    pub(super) fn refuses(&self, order: &Order) -> Option<Skus> {
+        let mut asked = 0;
+        for line in &order.lines {
+            asked |= 1 << self.index.get(&line.sku)?;
+        }
+        self.latch.refuses(order.id, bits(asked))?;
+        Some(asked)
+    }
+
+    /// The refusal of a probe that starts after this question; `None` if the gate itself must be asked.
+    pub(super) async fn ask(&self, id: OrderId, asked: Skus) -> Result<Option<Refusal>> {
+        let found = self.probes.call((id, asked)).await.map_err(gone)??;
+        Ok(found.map(|(sku, may_return)| Refusal::SoldOut { sku: self.skus[sku].clone(), may_return }))
+    }
+}
+
+impl Prober {
+    async fn run(mut self, mut batches: Batches<(OrderId, Skus), Result<Option<(usize, bool)>>>) {
+        while let Some(waiting) = batches.next(limits::GATE_WAITING_MAX).await {
+            let asked = waiting.iter().fold(0, |all, question| all | question.item.1);
+            let found = self.probe(asked).await;
+            for question in waiting {
+                let (id, skus) = question.item;
+                question.answer(found.clone().map(|found| self.refusal(found, id, skus)));
+            }
+        }
+    }
+
+    /// It is refused what is not there, unless it was admitted before.
+    fn refusal(&self, found: Found, id: OrderId, asked: Skus) -> Option<(usize, bool)> {
+        let sku = bits(asked & found.sold_out).next()?;
+        (!self.latch.knows(id)).then_some((sku, found.may_return & (1 << sku) != 0))
+    }
+
+    /// Asks until the latch knows every id that the gate knows; the last answer counts.
+    async fn probe(&mut self, asked: Skus) -> Result<Found> {
+        loop {
+            let mut call = PROBE.over(self.desk.keys.all());
+            call.push(&self.stamp);
+            call.push(self.position);
+            call.push(limits::GATE_PROBE_IDS_MAX);
+            bits(asked).for_each(|sku| call.push(self.skus[sku].as_str()));
+            let now = self.desk.clock.now();
+            let Ok(mut answer) = Answer::read(self.desk.link.run(&call).await?)? else {
+                self.forget();
+                return Ok(Found::default());
+            };
+            let live = answer.flag()?;
+            let state = read_window(&mut answer)?.state(now);
+            let all: u64 = answer.number()?;
+            let ids = answer.bytes()?;
+            self.learn(&ids);
+            if self.position < all && !ids.is_empty() {
+                continue;
+            }
+            if state == SaleState::Ended {
+                self.forget();
+            }
+            let open = live && state == SaleState::Open;
+            return self.tell_latch(asked, open, answer);
+        }
+    }
+
+    /// Lets the latch say what was found: whatever is open goes past it.
+    fn tell_latch(&self, asked: Skus, open: bool, mut answer: Answer) -> Result<Found> {
+        let mut found = Found::default();
+        for sku in bits(asked) {
+            let (available, may_return) = (answer.units()?, answer.flag()?);
+            if open && available.get() == 0 {
+                found.sold_out |= 1 << sku;
+                found.may_return |= u64::from(may_return) << sku;
+                self.latch.say(sku, Word::SoldOut { may_return });
+            } else {
+                self.latch.say(sku, Word::Open);
+            }
+        }
+        Ok(found)
+    }
+
+    fn learn(&mut self, ids: &[u8]) {
+        for id in ids.as_chunks().0 {
+            self.latch.know(OrderId(*id));
+            self.position += 1;
+        }
+    }
+
+    /// The gate was loaded anew, or nobody needs the latch any more.
+    fn forget(&self) {
+        if let Some(lane) = self.lane.upgrade() {
+            lane.forget_front(&self.stamp);
+        }
+    }
+}
+
+fn read_window(answer: &mut Answer) -> Result<Window> {
+    let phase = answer.text()?;
+    let phase = Phase::from_word(&phase).ok_or_else(|| damaged(&format!("a sale is said to be {phase}")))?;
+    let mut moment = || match answer.next() {
+        Some(Value::Int(millis)) => Ok(Some(Time::from_millis(millis))),
+        Some(Value::BulkString(none)) if none.is_empty() => Ok(None),
+        other => Err(damaged(&format!("a script answered {other:?} in place of a moment"))),
+    };
+    Ok(Window { phase, opens_at: moment()?, closes_at: moment()? })
+}
+
+/// The numbers of the bits that are set.
+fn bits(mut set: Skus) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(lowest)
+    })
+}
