@@ -67,6 +67,16 @@ pub const GATE_PENDING_PAGE_CLAIMS: usize = 1_000;
 pub const PUSH_WAITING_MAX: usize = 50_000;
 /// Claims in one message of the queue.
 pub const PUSH_BATCH_CLAIMS_MAX: usize = 1_000;
+/// Size of one parcel: what travels through RabbitMQ as one message.
+pub const PARCEL_BYTES_MAX: usize = 256 * 1024;
+/// RabbitMQ queues that share the sales. All processes must agree, so it changes only while no sale is live.
+pub const QUEUE_SHARDS: usize = 4;
+/// Parcels that wait in one RabbitMQ queue; more are refused with `overloaded`.
+pub const SHARD_PARCELS_MAX: u32 = 1_000_000;
+/// Parcels of each shard that a worker holds before it has settled them.
+pub const PULL_AHEAD_PARCELS_MAX: u16 = 64;
+/// From the start of a push through RabbitMQ to its answer; a later answer promises nothing.
+pub const PUSH_TIME_MAX: Duration = Duration::from_secs(2);
 /// Claims in one settlement transaction.
 pub const SETTLE_BATCH_CLAIMS_MAX: usize = 1_000;
 /// Due holds taken by one transaction.

@@ -2,6 +2,7 @@
 //!
 //! It also keeps the fence: per sale, the epochs under which claims may still be pushed.
 
+mod rabbitmq;
 mod sqlite;
 
 use std::time::Duration;
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 
 pub use crate::model::{Body, Message};
 use crate::model::{Epoch, Result, SaleId};
+pub use rabbitmq::RabbitQueue;
 pub use sqlite::SqliteQueue;
 
 /// The queue's promise.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sluice::gate::{Gate, MemoryGate, RedisGate};
 use sluice::ledger::{Ledger, PostgresLedger, SqliteLedger};
 use sluice::postgres::Database;
-use sluice::queue::{Queue, SqliteQueue};
+use sluice::queue::{Queue, RabbitQueue, SqliteQueue};
 use sluice::sqlite::{Access, Store};
 use tempfile::TempDir;
 
@@ -41,11 +41,12 @@ fn redis_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
     Arc::new(gate.expect("the server is there"))
 }
 
-/// A ledger or a queue, its clock, and where it keeps its file.
+/// A ledger or a queue, its clock, and where it keeps its file or which server it asks.
 struct Bench<T: ?Sized> {
     tested: Arc<T>,
     clock: Arc<HandClock>,
     file: Option<TempDir>,
+    url: Option<String>,
 }
 
 impl<T: ?Sized> std::ops::Deref for Bench<T> {
@@ -62,7 +63,7 @@ fn open(file: &TempDir) -> Store {
 
 fn sqlite_ledger() -> Bench<dyn Ledger> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
-    Bench { tested: Arc::new(SqliteLedger::new(open(&file), clock.clone())), clock, file: Some(file) }
+    Bench { tested: Arc::new(SqliteLedger::new(open(&file), clock.clone())), clock, file: Some(file), url: None }
 }
 
 fn postgres_ledger() -> Bench<dyn Ledger> {
@@ -74,20 +75,31 @@ fn postgres_ledger() -> Bench<dyn Ledger> {
             database
         })
     });
-    Bench { tested: Arc::new(PostgresLedger::new(database, clock.clone())), clock, file: None }
+    Bench { tested: Arc::new(PostgresLedger::new(database, clock.clone())), clock, file: None, url: None }
 }
 
 fn model_ledger() -> Bench<dyn Ledger> {
     let clock = Arc::new(HandClock::default());
-    Bench { tested: Arc::new(ModelLedger::new(clock.clone())), clock, file: None }
+    Bench { tested: Arc::new(ModelLedger::new(clock.clone())), clock, file: None, url: None }
 }
 
 fn sqlite_queue() -> Bench<dyn Queue> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
-    Bench { tested: Arc::new(SqliteQueue::new(open(&file), clock.clone())), clock, file: Some(file) }
+    Bench { tested: Arc::new(SqliteQueue::new(open(&file), clock.clone())), clock, file: Some(file), url: None }
+}
+
+fn rabbit_queue() -> Bench<dyn Queue> {
+    rabbit_queue_at(servers::rabbitmq::shared_url(), Arc::new(HandClock::default()))
+}
+
+fn rabbit_queue_at(url: String, clock: Arc<HandClock>) -> Bench<dyn Queue> {
+    let queue = tokio::task::block_in_place(|| {
+        tokio::runtime::Handle::current().block_on(RabbitQueue::connect(&url, clock.clone())).expect("it runs")
+    });
+    Bench { tested: Arc::new(queue), clock, file: None, url: Some(url) }
 }
 
 fn model_queue() -> Bench<dyn Queue> {
     let clock = Arc::new(HandClock::default());
-    Bench { tested: Arc::new(ModelQueue::new(clock.clone(), None)), clock, file: None }
+    Bench { tested: Arc::new(ModelQueue::new(clock.clone(), None)), clock, file: None, url: None }
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod postgres;
 pub(crate) mod redis;
+pub(crate) mod rabbitmq;
 
 use std::fs::File;
 use std::io::Read;
