@@ -61,7 +61,9 @@ impl Server {
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{} does not start: {error}", self.name));
         let mut reaper = Command::new("sh");
-        reaper.args(["-c", "cat >/dev/null; kill -KILL -- \"-$1\"; rm -rf \"$2\"", "reaper", &child.id().to_string()]);
+        // `-s KILL --` is the one spelling that every shell takes. What dies may write into the folder for a moment.
+        let script = "cat >/dev/null; kill -s KILL -- \"-$1\"; rm -rf \"$2\" || { sleep 1; rm -rf \"$2\"; }";
+        reaper.args(["-c", script, "reaper", &child.id().to_string()]);
         reaper.arg(self.folder.path()).process_group(0).stdin(Stdio::piped()).stderr(Stdio::null());
         let mut reaper = reaper.spawn().unwrap();
         let alive = reaper.stdin.take().unwrap();
