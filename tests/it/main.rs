@@ -5,6 +5,7 @@ mod contracts;
 mod data_folder;
 mod embedded;
 mod http;
+mod k6;
 mod load;
 mod model_ledger;
 mod model_queue;
