@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::join;
+use tokio::try_join;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, RealClock};
 use crate::config::{Role, Secret, Servers};
-use crate::gate::MemoryGate;
-use crate::ledger::SqliteLedger;
+use crate::gate::{MemoryGate, RedisGate};
+use crate::ledger::{PostgresLedger, SqliteLedger};
 use crate::model::Mint;
-use crate::queue::SqliteQueue;
+use crate::postgres::{Database, DatabaseClock};
+use crate::queue::{RabbitQueue, SqliteQueue};
+use crate::remote::{Backoff, Unusable};
 use crate::shop::Shop;
 use crate::sqlite::{Access, Store};
 use crate::{reconcile, settlement};
@@ -24,6 +27,8 @@ use crate::{reconcile, settlement};
 const DATABASE: &str = "sluice.db";
 /// Held while a process serves from the data folder.
 const LOCK: &str = "lock";
+/// How often a process says again that it waits for a server.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long a stopping process waits for the queue to run empty.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -46,6 +51,8 @@ pub struct Deployment {
     pub layers: [Layer; 3],
     /// Held by the only process of an embedded deployment.
     alone: Option<File>,
+    /// The clock that all processes of a distributed deployment share.
+    time: Option<Arc<DatabaseClock>>,
 }
 
 /// Everything in this process and one data folder, which is created if it is missing. It must run within a tokio runtime.
@@ -56,21 +63,86 @@ pub async fn embedded(data: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Depl
     build(data, Access::Write, clock, Some(lock)).await
 }
 
-/// Three servers that any number of processes share: Redis or Valkey, RabbitMQ, PostgreSQL.
+/// Three servers that any number of processes share: Redis or Valkey, RabbitMQ, PostgreSQL. Fails with the setting to correct
+/// if one of them is not usable; one that is not there is waited for, and `waiting` says so meanwhile.
 pub async fn distributed(
     servers: &Servers,
     schema: Schema,
     patience: Patience,
     waiting: Arc<Waiting>,
 ) -> anyhow::Result<Deployment> {
-    let _ = (servers, schema, patience, waiting);
-    bail!("the distributed deployment is not built yet. Leave DATABASE_URL, REDIS_URL and RABBITMQ_URL out")
+    let time = Arc::new(DatabaseClock::new(Arc::new(RealClock::new())));
+    let clock: Arc<dyn Clock> = time.clone();
+    let reach = Reach { patience, waiting: &waiting };
+    let (database, redis, rabbitmq) = (servers.database.reveal(), servers.redis.reveal(), servers.rabbitmq.reveal());
+    let (database, gate, queue) = try_join!(
+        reach.server("PostgreSQL", "DATABASE_URL", || Database::connect(database)),
+        reach.server("Redis", "REDIS_URL", || RedisGate::connect(redis, clock.clone())),
+        reach.server("RabbitMQ", "RABBITMQ_URL", || RabbitQueue::connect(rabbitmq, clock.clone())),
+    )?;
+    match schema {
+        Schema::Migrate => reach.server("PostgreSQL", "DATABASE_URL", || database.migrate()).await?,
+        Schema::Check => reach.server("PostgreSQL", "DATABASE_URL", || database.check_schema()).await?,
+    }
+    reach.server("PostgreSQL", "DATABASE_URL", || time.follow(&database)).await?;
+    let layer = |name, run_by, place: &str| Layer { name, run_by, place: place.to_owned() };
+    let layers = [
+        layer("gate", "Redis", &gate.name()),
+        layer("queue", "RabbitMQ", &queue.name()),
+        layer("ledger", "PostgreSQL", database.name().trim_start_matches("PostgreSQL at ")),
+    ];
+    let ledger = Arc::new(PostgresLedger::new(database, clock.clone()));
+    let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
+    let shop = Arc::new(Shop::new(Arc::new(gate), Arc::new(queue), ledger, clock, mint));
+    Ok(Deployment { shop, layers, alone: None, time: Some(time) })
 }
 
 /// Brings the database to this program's schema; many processes may do it at once.
 pub async fn migrate(database: &Secret, patience: Patience) -> anyhow::Result<()> {
-    let _ = (database, patience);
-    bail!("the distributed deployment is not built yet. Leave DATABASE_URL, REDIS_URL and RABBITMQ_URL out")
+    let reach = Reach { patience, waiting: &Waiting::default() };
+    let database = reach.server("PostgreSQL", "DATABASE_URL", || Database::connect(database.reveal())).await?;
+    reach.server("PostgreSQL", "DATABASE_URL", || database.migrate()).await
+}
+
+/// How servers are reached at the start.
+struct Reach<'a> {
+    patience: Patience,
+    waiting: &'a Waiting,
+}
+
+impl Reach<'_> {
+    /// Tries until it works, if the patience lasts. What the operator has to correct is said with the setting's name.
+    async fn server<T, F>(
+        &self,
+        server: &'static str,
+        setting: &'static str,
+        attempt: impl Fn() -> F,
+    ) -> anyhow::Result<T>
+    where
+        F: Future<Output = Result<T, Unusable>>,
+    {
+        let (clock, mut backoff, mut told_at) = (RealClock::new(), Backoff::default(), None);
+        loop {
+            let why = match attempt().await {
+                Ok(reached) => {
+                    self.waiting.missing.lock().expect("no holder panics").remove(setting);
+                    if told_at.is_some() {
+                        tracing::info!("{server} is there");
+                    }
+                    return Ok(reached);
+                }
+                Err(Unusable::NotYet(why)) if self.patience == Patience::Endless => why,
+                Err(unusable) => bail!("{setting}: {unusable}"),
+            };
+            self.waiting.missing.lock().expect("no holder panics").insert(setting, server);
+            let now = clock.monotonic();
+            if told_at.is_none_or(|told| now.saturating_sub(told) >= TELL_EVERY) {
+                tracing::warn!("waiting for {server} ({setting}): {why}");
+                told_at = Some(now);
+            }
+            clock.sleep(backoff.next(clock.chance())).await;
+        }
+    }
 }
 
 /// What a joining process does about the database's schema.
@@ -114,24 +186,28 @@ async fn build(data: &Path, access: Access, clock: Arc<dyn Clock>, lock: Option<
     let path = data.join(DATABASE);
     let store = Store::open(&path, access)?;
     let ledger = Arc::new(SqliteLedger::new(store.clone(), clock.clone()));
-    let mut fresh = [0; 32];
-    fresh.as_chunks_mut::<8>().0.iter_mut().for_each(|chunk| *chunk = clock.chance().to_le_bytes());
-    let mint = Mint::new(ledger.secret(fresh).await?);
+    let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
     let queue = Arc::new(SqliteQueue::new(store, clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
     let layer = |name, run_by| Layer { name, run_by, place: path.display().to_string() };
     let gate_layer = Layer { name: "gate", run_by: "this process", place: "memory".to_owned() };
     let layers = [gate_layer, layer("queue", "SQLite"), layer("ledger", "SQLite")];
-    Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, alone: lock })
+    Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, alone: lock, time: None })
 }
 
 impl Deployment {
     /// Does what the role asks for until the future is dropped: a worker settles, follows, sweeps and lapses; an API
     /// alone only looks after its way to the queue.
     pub async fn run(&self, role: Role) {
-        match role {
-            Role::All | Role::Worker => drop(join(settlement::run(&self.shop), reconcile::run(&self.shop)).await),
-            Role::Api => reconcile::ask_failed_queue(&self.shop).await,
+        let work = async {
+            match role {
+                Role::All | Role::Worker => drop(join(settlement::run(&self.shop), reconcile::run(&self.shop)).await),
+                Role::Api => reconcile::ask_failed_queue(&self.shop).await,
+            }
+        };
+        match &self.time {
+            Some(time) => drop(join(work, time.run()).await),
+            None => work.await,
         }
     }
 
@@ -152,6 +228,13 @@ impl Deployment {
         }
         false
     }
+}
+
+/// What order ids are derived from, unless the ledger has a secret already.
+fn fresh_secret(clock: &dyn Clock) -> [u8; 32] {
+    let mut fresh = [0; 32];
+    fresh.as_chunks_mut::<8>().0.iter_mut().for_each(|chunk| *chunk = clock.chance().to_le_bytes());
+    fresh
 }
 
 /// Creates the data folder so that only its owner can look into it; one that is there stays as it is.

@@ -51,6 +51,11 @@ impl RedisGate {
         Ok(RedisGate { link, clock, lanes: RwLock::default(), loads: AtomicU64::new(0) })
     }
 
+    /// Where the server is, for people; never the password.
+    pub fn name(&self) -> String {
+        self.link.name()
+    }
+
     fn lane(&self, sale: &SaleId) -> Arc<Lane> {
         if let Some(lane) = self.lanes.read().expect("no holder panics").get(sale) {
             return lane.clone();

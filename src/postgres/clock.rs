@@ -1,12 +1,12 @@
 //! The database's clock, as this process knows it, so that all processes of a deployment go by one time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::{Database, Failure, Lane, trip};
-use crate::clock::{Clock, RealClock};
+use crate::clock::Clock;
 use crate::model::Time;
 use crate::remote::Unusable;
 
@@ -21,8 +21,8 @@ const DRIFT_MICROS: u64 = 500;
 /// no part. How the time is read from an answer that took a while, and which answers to trust: F. Cristian,
 /// *Probabilistic clock synchronization*, 1989.
 pub struct DatabaseClock {
-    database: Database,
     machine: Arc<dyn Clock>,
+    database: OnceLock<Database>,
     reading: Mutex<Reading>,
 }
 
@@ -38,35 +38,43 @@ struct Reading {
 }
 
 impl DatabaseClock {
-    /// Asks the database for its time. The clock follows it while [`DatabaseClock::run`] goes on.
-    pub async fn start(database: Database) -> Result<Self, Unusable> {
-        Self::over(database, Arc::new(RealClock::new())).await
+    /// The machine's own time, until [`DatabaseClock::follow`].
+    pub fn new(machine: Arc<dyn Clock>) -> Self {
+        let at = machine.monotonic();
+        let offset_micros = machine.now().millis().saturating_mul(1_000) - micros(at);
+        let reading = Mutex::new(Reading { offset_micros, error_micros: u64::MAX, at });
+        Self { machine, database: OnceLock::new(), reading }
     }
 
-    /// The same with another monotonic time below.
-    pub async fn over(database: Database, machine: Arc<dyn Clock>) -> Result<Self, Unusable> {
-        let mut best: Option<Reading> = None;
+    /// Asks this database for its time, and goes by it from now on; it is asked again while [`DatabaseClock::run`] goes on.
+    /// A second database is not looked at.
+    pub async fn follow(&self, database: &Database) -> Result<(), Unusable> {
+        let database = self.database.get_or_init(|| database.clone());
         for _ in 0..FIRST_ASKS {
-            let reading = ask(&database, &*machine)
-                .await
-                .map_err(|failure| Unusable::NotYet(format!("{}: {}", database.name(), failure.named("its clock"))))?;
-            best = Some(best.map_or(reading, |best| if better(best, reading) { reading } else { best }));
+            let reading = ask(database, &*self.machine).await;
+            self.consider(
+                reading.map_err(|failure| {
+                    Unusable::NotYet(format!("{}: {}", database.name(), failure.named("its clock")))
+                })?,
+            );
         }
-        let reading = best.ok_or_else(|| Unusable::NotYet("the clock was not read".into()))?;
-        Ok(Self { database, machine, reading: Mutex::new(reading) })
+        Ok(())
+    }
+
+    fn consider(&self, new: Reading) {
+        let mut reading = self.reading.lock().expect("no holder panics");
+        if better(*reading, new) {
+            *reading = new;
+        }
     }
 
     /// Follows the database's clock until the future is dropped.
     pub async fn run(&self) {
         loop {
             self.machine.sleep(ASK_EVERY).await;
-            match ask(&self.database, &*self.machine).await {
-                Ok(new) => {
-                    let mut reading = self.reading.lock().expect("no holder panics");
-                    if better(*reading, new) {
-                        *reading = new;
-                    }
-                }
+            let Some(database) = self.database.get() else { continue };
+            match ask(database, &*self.machine).await {
+                Ok(new) => self.consider(new),
                 Err(failure) => {
                     let error = failure.named("the database's clock");
                     tracing::warn!(%error, "going on by the machine's clock for a while");

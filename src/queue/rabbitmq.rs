@@ -91,6 +91,11 @@ impl RabbitQueue {
         tokio::spawn(supervisor::run(shared.clone(), session));
         Ok(RabbitQueue { shared, lanes })
     }
+
+    /// Where the server is, for people; never the password.
+    pub fn name(&self) -> String {
+        self.shared.address.to_string()
+    }
 }
 
 impl Drop for RabbitQueue {

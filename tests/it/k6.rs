@@ -47,10 +47,8 @@ pub(crate) fn k6(base_url: &str, token: &str, env: &[(&str, &str)]) -> K6 {
 
 /// The k6 that ./test put there, or the one that `SLUICE_K6` names.
 fn program() -> PathBuf {
-    let path = std::env::var_os("SLUICE_K6").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin/k6")),
-        PathBuf::from,
-    );
+    let path = std::env::var_os("SLUICE_K6")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/bin/k6")), PathBuf::from);
     assert!(path.is_file(), "k6 is missing at {}: ./test puts it there", path.display());
     path
 }
@@ -88,7 +86,10 @@ fn a_crowd_from_k6_takes_every_unit_once() {
 
 #[test]
 fn a_spike_from_k6_takes_every_unit_once() {
-    sells_out(200, &[("SCENARIO", "spike"), ("RATE", "400"), ("VUS", "50"), ("DURATION", "4s"), ("RETRY_SHARE", "0.2")]);
+    sells_out(
+        200,
+        &[("SCENARIO", "spike"), ("RATE", "400"), ("VUS", "50"), ("DURATION", "4s"), ("RETRY_SHARE", "0.2")],
+    );
 }
 
 #[test]

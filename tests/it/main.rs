@@ -3,6 +3,7 @@
 mod architecture;
 mod contracts;
 mod data_folder;
+mod distributed;
 mod embedded;
 mod http;
 mod k6;

@@ -56,8 +56,14 @@ impl Front {
         let latch = Arc::new(Latch::new(skus.len()));
         let (probes, batches) = batcher(limits::GATE_WAITING_MAX);
         let stamp = stamp.to_owned();
-        let prober =
-            Prober { desk: desk.clone(), lane, stamp: stamp.clone(), skus: skus.clone(), latch: latch.clone(), position: 0 };
+        let prober = Prober {
+            desk: desk.clone(),
+            lane,
+            stamp: stamp.clone(),
+            skus: skus.clone(),
+            latch: latch.clone(),
+            position: 0,
+        };
         tokio::spawn(prober.run(batches));
         Arc::new(Front { stamp, skus, index, latch, probes })
     }

@@ -103,12 +103,18 @@ async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk
 
 async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: &Desk, lane: &Weak<Lane>) {
     match decide(&waiting, desk, lane).await {
-        Ok(admissions) => waiting.into_iter().zip(admissions).for_each(|(asked, admission)| asked.answer(Ok(admission))),
+        Ok(admissions) => {
+            waiting.into_iter().zip(admissions).for_each(|(asked, admission)| asked.answer(Ok(admission)))
+        }
         Err(error) => waiting.into_iter().for_each(|asked| asked.answer(Err(error.clone()))),
     }
 }
 
-async fn decide(waiting: &[Waiting<Asked, Result<Admission>>], desk: &Desk, lane: &Weak<Lane>) -> Result<Vec<Admission>> {
+async fn decide(
+    waiting: &[Waiting<Asked, Result<Admission>>],
+    desk: &Desk,
+    lane: &Weak<Lane>,
+) -> Result<Vec<Admission>> {
     let mut call = ADMIT.over(desk.keys.all()).arg(desk.clock.now().millis());
     for Waiting { item: Asked { claim, body }, .. } in waiting {
         let customer = match claim {
@@ -136,7 +142,9 @@ async fn decide(waiting: &[Waiting<Asked, Result<Admission>>], desk: &Desk, lane
         let admission = read_admission(word, claim, epoch, &mut sold_out)?;
         admissions.push(admission);
     }
-    if !sold_out.is_empty() && let Some(lane) = lane.upgrade() {
+    if !sold_out.is_empty()
+        && let Some(lane) = lane.upgrade()
+    {
         let index = |name: &str| skus.split('\n').position(|sku| sku == name);
         let indices = sold_out.iter().filter_map(|(sku, may_return)| Some((index(sku.as_str())?, *may_return)));
         lane.shut(&stamp, &skus, indices);

@@ -79,6 +79,11 @@ impl Link {
         Ok(link)
     }
 
+    /// Where the server is, without user and password.
+    pub(super) fn name(&self) -> String {
+        self.info.addr().to_string()
+    }
+
     /// Runs a script. After an error with [`Effect::Unknown`] it may have run, or may still.
     pub(super) async fn run(&self, call: &Call) -> Result<Value> {
         match self.send(call.by_name()).await {

@@ -154,14 +154,18 @@ impl Address {
                 let user = &self.uri.authority.userinfo.username;
                 Unusable::Wrong(format!("RabbitMQ at {self} refuses user {user:?}: wrong name or password"))
             }
-            (_, 403) => Unusable::Wrong(format!("RabbitMQ at {self} forbids it: {said}. Give the user all permissions")),
+            (_, 403) => {
+                Unusable::Wrong(format!("RabbitMQ at {self} forbids it: {said}. Give the user all permissions"))
+            }
             (_, 530) => {
                 let advice = "Create it, and permit the user to use it, or name another in the URL";
                 Unusable::Wrong(format!("RabbitMQ at {self} does not let us in: {said}. {advice}"))
             }
             (_, 406) => {
                 let advice = "Delete what is named there once it is empty, or use a virtual host of its own";
-                Unusable::Wrong(format!("RabbitMQ at {self} has a queue or exchange with other settings: {said}. {advice}"))
+                Unusable::Wrong(format!(
+                    "RabbitMQ at {self} has a queue or exchange with other settings: {said}. {advice}"
+                ))
             }
             (AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(_), _) => {
                 Unusable::NotYet(format!("RabbitMQ at {self} fails: {said}"))

@@ -95,7 +95,8 @@ impl Buffer {
 
     fn take(&self, is_meant: impl Fn(u64) -> bool) -> Vec<Entry> {
         let mut inner = self.inner();
-        let (taken, left) = std::mem::take(&mut inner.entries).into_iter().partition(|(position, _)| is_meant(*position));
+        let (taken, left) =
+            std::mem::take(&mut inner.entries).into_iter().partition(|(position, _)| is_meant(*position));
         inner.entries = left;
         drop(inner);
         self.wake();

@@ -77,7 +77,10 @@ impl Session {
 
     /// Fails if the session has ended.
     pub(super) fn still(&self) -> Result<()> {
-        self.over.borrow().clone().map_or(Ok(()), |why| Err(Error::Unavailable { layer: LAYER, why, effect: Effect::None }))
+        self.over
+            .borrow()
+            .clone()
+            .map_or(Ok(()), |why| Err(Error::Unavailable { layer: LAYER, why, effect: Effect::None }))
     }
 
     /// RabbitMQ is short of memory or disk and takes nothing more. It says so only after the first parcel it did not take.
@@ -136,7 +139,8 @@ impl Session {
         let channel = self.ask(self.pushing.create_channel()).await?;
         self.ask(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         let properties = parcel::properties(0, claims, pushed_ms, Some(why));
-        let parked = async { channel.basic_publish(PARKED.into(), "".into(), MANDATORY, body, properties).await?.await };
+        let parked =
+            async { channel.basic_publish(PARKED.into(), "".into(), MANDATORY, body, properties).await?.await };
         let parked = self.ask(parked).await?;
         let _closed_anyway = timeout(GOODBYE_TIME_MAX, channel.close(200, "parked".into())).await;
         if parked == Confirmation::Ack(None) {

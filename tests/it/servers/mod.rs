@@ -2,8 +2,9 @@
 //! again one by one, and none outlives the tests, however those end. What the machine runs already is left alone.
 
 pub(crate) mod postgres;
-pub(crate) mod redis;
 pub(crate) mod rabbitmq;
+pub(crate) mod redis;
+pub(crate) mod trio;
 
 use std::fs::File;
 use std::io::Read;

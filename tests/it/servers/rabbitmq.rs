@@ -89,9 +89,8 @@ fn configure(folder: &Path, port: u16) {
     fs::write(folder.join("rabbitmq.conf"), config).unwrap();
     fs::write(folder.join("enabled_plugins"), "[].").unwrap();
     let vhosts: Vec<String> = (0..VHOSTS).map(|number| format!("v{number}")).chain([SMALL.to_owned()]).collect();
-    let all = |vhost| {
-        serde_json::json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"})
-    };
+    let all =
+        |vhost| serde_json::json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
     let small = serde_json::json!({
         "name": "small", "vhost": SMALL, "pattern": r"^sluice\.claims\.", "apply-to": "queues",
         "definition": {"max-length": SMALL_MESSAGES_MAX}, "priority": 0
