@@ -5,6 +5,7 @@
 
 mod address;
 mod clock;
+mod connection;
 mod failure;
 mod schema;
 
@@ -19,7 +20,7 @@ use deadpool_postgres::{
 use futures_util::future::{BoxFuture, FutureExt, try_join, try_join_all};
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{NoTls, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::{NoTls, Row, Statement};
 
 pub use clock::DatabaseClock;
 pub(crate) use failure::{Failure, attempts};
@@ -27,9 +28,7 @@ pub(crate) use failure::{Failure, attempts};
 use crate::model::{Effect, limits};
 use crate::remote::Unusable;
 use address::Address;
-
-/// The oldest PostgreSQL that is tested against.
-const VERSION_MIN: u32 = 13;
+use connection::Connector;
 
 /// A database; clones share its connections. Connections are made when they are needed, in the tokio runtime of the caller,
 /// and made anew after the server was away.
@@ -42,6 +41,9 @@ struct Shared {
     address: Address,
     pools: [Pool; 4],
 }
+
+/// `try_join_all` asks so many futures one after the other; with more it would not keep their sequence.
+const IN_SEQUENCE_MAX: usize = 30;
 
 /// Which connections to use, so that none of these waits for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,60 +114,17 @@ impl Database {
 fn pool(address: &Address, size: usize) -> Result<Pool, Unusable> {
     let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = match &address.tls {
-        Some(tls) => Manager::from_config(address.config.clone(), tls.clone(), config),
-        None => Manager::from_config(address.config.clone(), NoTls, config),
+        Some(tls) => Manager::from_connect(address.config.clone(), Connector(tls.clone()), config),
+        None => Manager::from_connect(address.config.clone(), Connector(NoTls), config),
     };
     Pool::builder(manager)
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(limits::LEDGER_WAIT_TIME_MAX))
         .create_timeout(Some(limits::LEDGER_CONNECT_TIME_MAX))
-        .post_create(Hook::async_fn(|client, _| set_up(client).boxed()))
+        .post_create(Hook::async_fn(|client, _| connection::set_up(client).boxed()))
         .build()
         .map_err(|error| Unusable::Wrong(error.to_string()))
-}
-
-/// Looks at the server and prepares the session. A server that was restarted with other settings is looked at again.
-async fn set_up(client: &ClientWrapper) -> Result<(), HookError> {
-    let sql = "/* look at the server */ select current_setting('server_version_num'), version(), \
-               current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit')";
-    let answers = client.simple_query(sql).await.map_err(HookError::Backend)?;
-    let found = answers.iter().find_map(|answer| match answer {
-        SimpleQueryMessage::Row(row) => Some([0, 1, 2, 3, 4].map(|column| row.get(column).unwrap_or_default())),
-        _ => None,
-    });
-    if let Some(why) = found.and_then(|found| unfit(found)) {
-        return Err(HookError::message(why));
-    }
-    // Plans are not kept: the tables grow from nothing to millions within the life of one. No plan here is worth compiling.
-    let sql = format!(
-        "/* set up session */ set synchronous_commit = on; set statement_timeout = {}; set lock_timeout = {}; \
-         set idle_in_transaction_session_timeout = {}; set plan_cache_mode = force_custom_plan; set jit = off",
-        limits::LEDGER_STATEMENT_TIME_MAX.as_millis(),
-        limits::LEDGER_LOCK_TIME_MAX.as_millis(),
-        limits::LEDGER_IDLE_TIME_MAX.as_millis(),
-    );
-    client.batch_execute(&sql).await.map_err(HookError::Backend)
-}
-
-/// Why this server must not be used, if so.
-fn unfit([number, version, settings @ ..]: [&str; 5]) -> Option<String> {
-    let major = number.parse::<u32>().unwrap_or(0) / 10_000;
-    if !version.starts_with("PostgreSQL ") {
-        return Some(format!("is not PostgreSQL but {version}. Sluice needs PostgreSQL {VERSION_MIN} or later"));
-    }
-    if major < VERSION_MIN {
-        return Some(format!("is PostgreSQL {major}, too old. Sluice needs PostgreSQL {VERSION_MIN} or later"));
-    }
-    let names = ["fsync", "full_page_writes", "synchronous_commit"];
-    let (off, _) = names.into_iter().zip(settings).find(|(_, value)| *value == "off")?;
-    let where_to = match off {
-        "synchronous_commit" => "in postgresql.conf, or for this role or database by `alter … set`",
-        _ => "in postgresql.conf",
-    };
-    Some(format!(
-        "runs with {off} = off and may forget orders that it committed. Set {off} = on {where_to}, then reload the server"
-    ))
 }
 
 /// A connection in use. [`Session::done`] gives it back; dropped before that, it is closed.
@@ -223,8 +182,12 @@ impl Session {
     /// what became of a commit without an answer is unknown.
     pub(crate) async fn commit(&self, writes: &[Write<'_>]) -> Result<(), Failure> {
         let sqls: Vec<&'static str> = writes.iter().map(|write| write.sql).collect();
+        debug_assert!(sqls.len() <= IN_SEQUENCE_MAX);
         let statements = self.prepare_all(&sqls).await?;
         let parameters: Vec<Vec<&(dyn ToSql + Sync)>> = writes.iter().map(Write::parameters).collect();
+        if self.is_closed() {
+            return Err(Failure::Again("the connection was lost before the commit".into()));
+        }
         // They are sent in this sequence, and sending stops at the first one that cannot be: never a commit without its
         // writes. A statement that fails at the server turns the commit into a rollback, and is the error here.
         let written = try_join_all(statements.iter().zip(&parameters).map(|(statement, values)| -> BoxFuture<'_, _> {

@@ -11,6 +11,7 @@ mod load;
 mod model_ledger;
 mod model_queue;
 mod order_life;
+mod postgres;
 mod process;
 mod program;
 mod promises;

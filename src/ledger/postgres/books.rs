@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Row, RowStream, Statement};
+use tokio_postgres::{Row, Statement};
 
 use super::rows::{self, order_sql, sale_sql};
 use super::{Core, LAYER};
@@ -56,25 +56,18 @@ impl Core {
     pub(super) async fn orders(&self, filter: &OrderFilter) -> crate::model::Result<OrderPage> {
         let sql = order_sql!(
             "orders",
-            "(select * from orders where sale = $1 and settled_seq > $2 and ($3::text is null or state = $3) \
-             and ($4::text is null or customer = $4) order by settled_seq limit $5)",
-            "order by o.settled_seq, l.position"
+            "where o.sale = $1 and o.settled_seq > $2 and ($3::text is null or o.state = $3) \
+             and ($4::text is null or o.customer = $4) order by o.settled_seq limit $5"
         );
         let state = filter.state.map(|state| state.word());
         let customer = filter.customer.as_ref().map(|customer| customer.as_str());
         let limit = i64::try_from(filter.limit.saturating_add(1)).unwrap_or(i64::MAX);
         let after = rows::big(filter.after.0);
         self.read(sql, &[&filter.sale.as_str(), &after, &state, &customer, &limit], |found| {
-            let mut page = OrderPage::default();
-            let mut last = None;
-            for rows in found.chunk_by(|one, other| same(rows::settled_seq, one, other)) {
-                if page.orders.len() == filter.limit {
-                    page.next = last;
-                    break;
-                }
-                page.orders.push(rows::order(rows)?);
-                last = Some(rows::settled_seq(&rows[0])?);
-            }
+            let (shown, more) = found.split_at(filter.limit.min(found.len()));
+            let orders = shown.iter().map(rows::order).collect::<Result<_, _>>()?;
+            let next = shown.last().filter(|_| !more.is_empty()).map(rows::settled_seq).transpose()?;
+            let page = OrderPage { orders, next };
             Ok(page)
         })
         .await
@@ -88,8 +81,7 @@ impl Core {
         let last = after.0.saturating_add(u64::try_from(moves_max).unwrap_or(u64::MAX));
         let (after, last) = (rows::big(after.0), rows::big(last));
         self.read(MOVES, &[&sale.as_str(), &after, &last], |found| {
-            let moves = found.chunk_by(|one, other| same(number, one, other));
-            moves.map(|rows| rows::step(rows).map(|(step, _)| step)).collect()
+            found.chunk_by(same_move).map(|rows| rows::step(rows).map(|(step, _)| step)).collect()
         })
         .await
     }
@@ -118,19 +110,14 @@ impl Core {
 
     pub(super) async fn recount_once(&self, sale: &SaleId) -> Result<Option<Recount>, Failure> {
         let session = self.database.session(Lane::Recount).await?;
-        let sql = order_sql!("recount orders", "orders", "where o.sale = $1 order by o.settled_seq, l.position");
+        let sql = order_sql!("recount orders", "where o.sale = $1 order by o.settled_seq");
         let [moves, orders, customers] = session.prepare([MOVES, sql, CUSTOMERS]).await?;
         let Some((record, head)) = begin_cut(&session, sale).await? else { return end_cut(session, None).await };
         let mut recounter = Recounter::new(&record);
         let name = sale.as_str();
-        each_group(&session, &moves, &[&name, &0_i64, &i64::MAX], number, |rows| {
-            let (step, chain) = rows::step(rows)?;
-            recounter.step(&step, chain);
-            Ok(())
-        })
-        .await?;
-        each_group(&session, &orders, &[&name], rows::settled_seq, |rows| {
-            recounter.order(&rows::order(rows)?);
+        each_move(&session, &moves, &[&name, &0_i64, &i64::MAX], |step, chain| recounter.step(step, chain)).await?;
+        each(&session, &orders, &[&name], |row| {
+            recounter.order(&rows::order(&row)?);
             Ok(())
         })
         .await?;
@@ -155,13 +142,8 @@ async fn end_cut<T>(session: Session, found: T) -> Result<T, Failure> {
     Ok(found)
 }
 
-/// A move's number: the first column of its rows.
-fn number(row: &Row) -> Result<Seq, Failure> {
-    rows::get::<i64>(row, 0).map(|number| Seq(number.unsigned_abs()))
-}
-
-fn same<K: PartialEq>(key: impl Fn(&Row) -> Result<K, Failure>, one: &Row, other: &Row) -> bool {
-    matches!((key(one), key(other)), (Ok(one), Ok(other)) if one == other)
+fn same_move(one: &Row, other: &Row) -> bool {
+    matches!((rows::get::<i64>(one, 0), rows::get::<i64>(other, 0)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Hands over one row after the other; the server sends them no faster than they are taken.
@@ -172,7 +154,7 @@ async fn each(
     mut take: impl FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let values = values.iter().copied();
-    let stream: RowStream = trip(session.query_raw(statement, values)).await?;
+    let stream = trip_within(limits::LEDGER_RECOUNT_TIME_MAX, session.query_raw(statement, values)).await?;
     let mut stream = pin!(stream);
     while let Some(row) = trip_within(limits::LEDGER_RECOUNT_TIME_MAX, stream.try_next()).await? {
         take(row)?;
@@ -180,23 +162,23 @@ async fn each(
     Ok(())
 }
 
-/// The same for things that have several neighbouring rows with one key.
-async fn each_group<K: PartialEq>(
+/// The same for moves, which have a row per line.
+async fn each_move(
     session: &Session,
     statement: &Statement,
     values: &[&(dyn ToSql + Sync)],
-    key: impl Fn(&Row) -> Result<K, Failure>,
-    mut take: impl FnMut(&[Row]) -> Result<(), Failure>,
+    mut take: impl FnMut(&Move, Chain),
 ) -> Result<(), Failure> {
-    let mut group: Vec<Row> = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
+    let mut end = |rows: &[Row]| rows::step(rows).map(|(step, chain)| take(&step, chain));
     each(session, statement, values, |row| {
-        if group.first().is_some_and(|first| !same(&key, first, &row)) {
-            take(&group)?;
-            group.clear();
+        if rows.first().is_some_and(|first| !same_move(first, &row)) {
+            end(&rows)?;
+            rows.clear();
         }
-        group.push(row);
+        rows.push(row);
         Ok(())
     })
     .await?;
-    if group.is_empty() { Ok(()) } else { take(&group) }
+    if rows.is_empty() { Ok(()) } else { end(&rows) }
 }

@@ -11,8 +11,8 @@ use crate::ledger::desk::Desk;
 use crate::ledger::journal::Chain;
 use crate::ledger::{Adjustment, EpochStage, EpochState, Move, MoveKind, SaleRecord};
 use crate::model::{
-    Customer, Epoch, Item, Line, Order, OrderId, OrderRecord, OrderState, Phase, Places, Reason, Sale, SaleId, Seq,
-    Sku, Time, Units, Window,
+    Customer, Epoch, Invalid, Item, Line, Order, OrderId, OrderRecord, OrderState, Phase, Places, Reason, Sale, SaleId,
+    Seq, Sku, Time, Units, Window,
 };
 use crate::postgres::{Failure, Write};
 
@@ -31,17 +31,17 @@ macro_rules! sale_sql {
     };
 }
 
-/// Orders with their lines, one row per line. What stands in the place of `orders` is called o.
+/// Orders with their lines, one row per order. The lines are looked up order by order, whatever the planner believes: as a
+/// join they are read once per order for the whole sale, if its statistics are older than the sale.
 macro_rules! order_sql {
-    ($name:literal, $orders:literal, $rest:literal) => {
+    ($name:literal, $rest:literal) => {
         concat!(
             "/* ",
             $name,
             " */ select o.id, o.sale, o.customer, o.state, o.reason, o.accepted_at, o.settled_at, ",
-            "o.expires_at, o.seq, o.settled_seq, l.sku, l.quantity ",
-            "from ",
-            $orders,
-            " o left join order_lines l on l.sale = o.sale and l.settled_seq = o.settled_seq ",
+            "o.expires_at, o.seq, o.settled_seq, l.skus, l.quantities from orders o cross join lateral ",
+            "(select array_agg(sku order by position) as skus, array_agg(quantity order by position) as quantities ",
+            "from order_lines where sale = o.sale and settled_seq = o.settled_seq) l ",
             $rest
         )
     };
@@ -110,12 +110,12 @@ fn count(row: &Row, column: usize) -> Result<u64, Failure> {
     read(row, column, |number: i64| u64::try_from(number))
 }
 
+fn counted(number: i32) -> Result<Units, Invalid> {
+    Units::new(u32::try_from(number).map_err(|_| Invalid(format!("{number} units")))?)
+}
+
 pub(super) fn units(row: &Row, column: usize) -> Result<Units, Failure> {
-    read(row, column, |number: i32| {
-        u32::try_from(number)
-            .map_err(|e| e.to_string())
-            .and_then(|number| Units::new(number).map_err(|e| e.to_string()))
-    })
+    read(row, column, counted)
 }
 
 pub(super) fn customer(row: &Row, column: usize) -> Result<Customer, Failure> {
@@ -134,12 +134,12 @@ pub(super) fn uuid(id: OrderId) -> Uuid {
     Uuid::from_bytes(id.0)
 }
 
-fn line(row: &Row, sku: usize, quantity: usize) -> Result<Option<Line>, Failure> {
-    let named: Option<&str> = get(row, sku)?;
-    if named.is_none_or(str::is_empty) {
+/// A move's line; none if the move has no units.
+fn line(row: &Row) -> Result<Option<Line>, Failure> {
+    if get::<&str>(row, 3)?.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Line { sku: read(row, sku, Sku::new)?, quantity: units(row, quantity)? }))
+    Ok(Some(Line { sku: read(row, 3, Sku::new)?, quantity: units(row, 4)? }))
 }
 
 /// The sales whose rows these are, each with the hash of its journal.
@@ -195,14 +195,17 @@ fn chain(row: &Row, column: usize) -> Result<Chain, Failure> {
     read(row, column, |hash: &[u8]| hash.try_into().map(Chain))
 }
 
-/// The order whose rows these are.
-pub(super) fn order(rows: &[Row]) -> Result<OrderRecord, Failure> {
-    let row = &rows[0];
+/// The order whose row this is.
+pub(super) fn order(row: &Row) -> Result<OrderRecord, Failure> {
+    let skus: Option<Vec<&str>> = get(row, 10)?;
+    let quantities: Option<Vec<i32>> = get(row, 11)?;
+    let lines = skus.unwrap_or_default().into_iter().zip(quantities.unwrap_or_default());
+    let line = |(sku, quantity)| Ok(Line { sku: Sku::new(sku)?, quantity: counted(quantity)? });
     let order = Order {
         id: order_id(row, 0)?,
         sale: sale_id(row, 1)?,
         customer: customer(row, 2)?,
-        lines: rows.iter().filter_map(|row| line(row, 10, 11).transpose()).collect::<Result<_, _>>()?,
+        lines: lines.map(line).collect::<Result<_, Invalid>>().map_err(|error| nonsense(error.to_string()))?,
         accepted_at: get::<Stamp>(row, 5)?.0,
     };
     Ok(OrderRecord {
@@ -213,12 +216,6 @@ pub(super) fn order(rows: &[Row]) -> Result<OrderRecord, Failure> {
         expires_at: time(row, 7)?,
         seq: Some(Seq(count(row, 8)?)),
     })
-}
-
-/// The orders whose rows these are; one that cannot be read does not keep the others from it.
-pub(super) fn orders(rows: &[Row]) -> Vec<(OrderId, Result<OrderRecord, Failure>)> {
-    let same = |one: &Row, other: &Row| matches!((order_id(one, 0), order_id(other, 0)), (Ok(a), Ok(b)) if a == b);
-    rows.chunk_by(same).filter_map(|rows| Some((order_id(&rows[0], 0).ok()?, order(rows)))).collect()
 }
 
 /// The number under which an order was settled.
@@ -235,7 +232,7 @@ pub(super) fn step(rows: &[Row]) -> Result<(Move, Chain), Failure> {
         kind: read(row, 1, word(MoveKind::from_word))?,
         claim: get::<Option<Uuid>>(row, 2)?.map(|id| OrderId(id.into_bytes())),
         customer: read_option(row, 7, Customer::new)?,
-        lines: rows.iter().filter_map(|row| line(row, 3, 4).transpose()).collect::<Result<_, _>>()?,
+        lines: rows.iter().filter_map(|row| line(row).transpose()).collect::<Result<_, _>>()?,
     };
     Ok((step, chain(row, 6)?))
 }

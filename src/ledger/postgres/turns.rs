@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -57,22 +58,21 @@ impl Held {
     }
 }
 
-/// By id; an order that cannot be read says why.
-fn by_id(rows: &[tokio_postgres::Row]) -> HashMap<OrderId, Result<OrderRecord, String>> {
+/// By id; an order that cannot be read says why, and keeps no other from being read.
+fn by_id(rows: &[Row]) -> Result<HashMap<OrderId, Result<OrderRecord, String>>, Failure> {
     let why = |failure: Failure| failure.named(LAYER).to_string();
-    rows::orders(rows).into_iter().map(|(id, record)| (id, record.map_err(why))).collect()
+    rows.iter().map(|row| Ok((rows::order_id(row, 0)?, rows::order(row).map_err(why)))).collect()
 }
 
 impl Core {
     async fn find(&self, ids: &[OrderId]) -> Result<HashMap<OrderId, Result<OrderRecord, String>>, Failure> {
         let ids: Vec<Uuid> = ids.iter().copied().map(uuid).collect();
         let session = self.database.session(Lane::Read).await?;
-        let sql =
-            order_sql!("orders by id", "orders", "where o.id = any($1) order by o.sale, o.settled_seq, l.position");
+        let sql = order_sql!("orders by id", "where o.id = any($1)");
         let [statement] = session.prepare([sql]).await?;
         let found = trip(session.query(&statement, &[&ids])).await?;
         session.done();
-        Ok(by_id(&found))
+        by_id(&found)
     }
 
     /// One answer per item. An item that damages the batch is found by turning each alone.
@@ -113,8 +113,7 @@ impl Core {
         let names: Vec<&str> = sales.iter().map(SaleId::as_str).collect();
         let lock_orders = order_sql!(
             "lock orders",
-            "orders",
-            "where o.id = any($1) and o.sale = any($2) order by o.sale, o.settled_seq, l.position for update of o"
+            "where o.id = any($1) and o.sale = any($2) order by o.sale, o.settled_seq for update of o"
         );
         let customers_sql = "/* customers of orders */ select distinct c.sale, c.customer, c.units from orders o \
                              join customers c on c.sale = o.sale and c.customer = o.customer where o.id = any($1)";
@@ -123,7 +122,7 @@ impl Core {
             [(LOCK_SALES, by_sale), (LOCK_ITEMS, by_sale), (lock_orders, &[&ids, &names]), (customers_sql, &[&ids])];
         let [_, items, orders, used] = session.begin(BEGIN, queries).await?;
         let desks = desks(&items, &used, self.clock.now())?;
-        Ok(Held { desks, orders: by_id(&orders) })
+        Ok(Held { desks, orders: by_id(&orders)? })
     }
 
     async fn finish(&self, session: Session, desks: &[Desk], turned: &[OrderRecord]) -> Result<(), Failure> {
@@ -159,12 +158,23 @@ impl Core {
         let mut sales: Vec<SaleId> = due.iter().map(|row| rows::sale_id(row, 1)).collect::<Result<_, _>>()?;
         sales.sort();
         sales.dedup();
+        if ids.is_empty() {
+            session.done();
+            return Ok(Lapses::default());
+        }
         let uuids: Vec<Uuid> = ids.iter().copied().map(uuid).collect();
         let mut held = self.lock(&session, &sales, &uuids).await?;
-        let (mut lapses, mut turned) = (Lapses::default(), Vec::new());
+        let (mut lapses, mut turned, mut damaged) = (Lapses::default(), Vec::new(), None);
         let now = self.clock.now();
         for id in ids {
-            lapses.lags_ms.extend(held.lapse(id, now, &mut turned)?);
+            match held.lapse(id, now, &mut turned) {
+                Ok(lag_ms) => lapses.lags_ms.extend(lag_ms),
+                Err(failure) => damaged = Some(failure),
+            }
+        }
+        // What cannot be given back keeps nothing else from it, and is told when nothing else is left.
+        if let Some(failure) = damaged.filter(|_| turned.is_empty()) {
+            return Err(failure);
         }
         self.finish(session, &held.desks, &turned).await?;
         lapses.moves = held.desks.into_iter().filter_map(Desk::into_moves).collect();

@@ -1,6 +1,7 @@
 //! PostgreSQL: one server for all contract tests, each with a database of its own, and servers that a test may kill.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -32,8 +33,25 @@ pub(crate) fn shared() -> &'static Postgres {
 impl Postgres {
     /// A new server with these settings.
     pub(crate) fn start(settings: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        initialise(folder.path());
+        Self::start_in(new_folder(), settings)
+    }
+
+    /// A new server that offers TLS with this key.
+    pub(crate) fn start_with_tls(key: &Path, certificate: &Path) -> Self {
+        let folder = new_folder();
+        let mut settings = vec!["ssl=on".to_owned()];
+        for (from, name) in [(key, "server.key"), (certificate, "server.crt")] {
+            let to = folder.path().join(name);
+            fs::write(&to, fs::read(from).unwrap()).unwrap();
+            fs::set_permissions(&to, PermissionsExt::from_mode(0o600)).unwrap();
+            own(&to);
+            let setting = if name.ends_with("key") { "ssl_key_file" } else { "ssl_cert_file" };
+            settings.push(format!("{setting}={}", to.display()));
+        }
+        Self::start_in(folder, &settings.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn start_in(folder: TempDir, settings: &[&str]) -> Self {
         let port = free_port();
         let settings: Vec<String> = settings.iter().map(ToString::to_string).collect();
         let server = Server::new("PostgreSQL", folder, move |folder| {
@@ -96,16 +114,15 @@ impl Postgres {
     }
 }
 
-fn initialise(folder: &Path) {
-    let password = folder.join("password");
+/// A folder with an empty cluster in it.
+fn new_folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let password = folder.path().join("password");
     fs::write(&password, PASSWORD).unwrap();
-    if is_root() {
-        let nobody = Some(nobody());
-        std::os::unix::fs::chown(folder, nobody, None).unwrap();
-        std::os::unix::fs::chown(&password, nobody, None).unwrap();
-    }
+    own(folder.path());
+    own(&password);
     let mut initdb = as_user(&binary("initdb"));
-    initdb.arg("-D").arg(folder.join("data")).args([
+    initdb.arg("-D").arg(folder.path().join("data")).args([
         "-U",
         USER,
         "-A",
@@ -117,6 +134,14 @@ fn initialise(folder: &Path) {
     initdb.arg("--no-sync").arg("--pwfile").arg(&password).current_dir("/");
     let output = initdb.output().unwrap();
     assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+    folder
+}
+
+/// Gives a file to the user that the server runs as.
+fn own(path: &Path) {
+    if is_root() {
+        chown(path, Some(nobody()), None).unwrap();
+    }
 }
 
 /// PostgreSQL does not run for root, so root runs it for somebody who may do nothing else.
