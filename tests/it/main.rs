@@ -4,6 +4,7 @@ mod architecture;
 mod contracts;
 mod data_folder;
 mod distributed;
+mod deploy;
 mod embedded;
 mod http;
 mod k6;
