@@ -12,6 +12,5 @@ userinfo=${userinfo%@*}
 RABBITMQ_DEFAULT_USER=${userinfo%%:*}
 RABBITMQ_DEFAULT_PASS=${userinfo#*:}
 export RABBITMQ_DEFAULT_USER RABBITMQ_DEFAULT_PASS
-unset RABBITMQ_URL
 
 exec docker-entrypoint.sh rabbitmq-server "$@"

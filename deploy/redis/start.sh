@@ -10,7 +10,6 @@ esac
 userinfo=${REDIS_URL#*://}
 userinfo=${userinfo%@*}
 password=${userinfo#*:}
-unset REDIS_URL
 config=$(cat "$(dirname "$0")/redis.conf")
 
 exec docker-entrypoint.sh redis-server - "$@" <<END

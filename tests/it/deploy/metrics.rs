@@ -35,8 +35,11 @@ fn alerts() -> Vec<Value> {
     yaml("deploy/prometheus/alerts.yml")["groups"][0]["rules"].as_array().unwrap().clone()
 }
 
-/// The metrics of a query, each with its matchers: name, operator, value.
-fn selectors(query: &str) -> Vec<(String, Vec<(String, String, String)>)> {
+/// What must be so of a label: its name, an operator such as `=~`, a value.
+type Matcher = (String, String, String);
+
+/// The metrics of a query, each with what must be so of its labels.
+fn selectors(query: &str) -> Vec<(String, Vec<Matcher>)> {
     let (mut found, mut rest) = (Vec::new(), query);
     while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic()) {
         rest = &rest[start..];
@@ -61,7 +64,7 @@ fn selectors(query: &str) -> Vec<(String, Vec<(String, String, String)>)> {
     found
 }
 
-fn matcher(text: &str) -> (String, String, String) {
+fn matcher(text: &str) -> Matcher {
     let (name, rest) = text.split_at(text.find(['=', '!']).unwrap());
     let (operator, value) = rest.split_once('"').unwrap();
     (name.to_owned(), operator.to_owned(), value.trim_end_matches('"').to_owned())
@@ -146,6 +149,7 @@ fn the_dashboard_asks_the_datasource_that_is_there() {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     assert!(panels.len() > 10);
+    assert_eq!(dashboard["templating"]["list"][0]["datasource"]["uid"], *source);
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().unwrap()), "two panels of one id");
