@@ -3,8 +3,8 @@
 mod architecture;
 mod contracts;
 mod data_folder;
-mod distributed;
 mod deploy;
+mod distributed;
 mod embedded;
 mod http;
 mod k6;

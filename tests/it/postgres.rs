@@ -523,7 +523,8 @@ async fn the_databases_clock_counts_and_the_machines_does_not() {
     let url = shared().database();
     let database = Database::connect(&url).await.unwrap();
     let machine = Arc::new(WrongClock { real: RealClock::new(), jumped_millis: AtomicU64::new(0) });
-    let clock = DatabaseClock::over(database, machine.clone()).await.unwrap();
+    let clock = DatabaseClock::new(machine.clone());
+    clock.follow(&database).await.unwrap();
     let somebody = somebody(&url).await;
     let off_by = async || {
         let sql = "select (extract(epoch from clock_timestamp()) * 1000)::bigint";
