@@ -9,20 +9,13 @@ if not sale then return why end
 local now = tonumber(ARGV[1])
 local is = state(sale, now)
 
-local claims, ids, customers = {}, {}, {}
+-- Per claim: id, customer, and where in ARGV its lines begin: their number, after the claim itself.
+local ids, customers, lines_at = {}, {}, {}
 local at = 2
 while ARGV[at] do
-    local claim = { id = ARGV[at], customer = ARGV[at + 1], body = ARGV[at + 2], units = 0 }
-    local lines = tonumber(ARGV[at + 3])
-    at = at + 4
-    for line = 1, lines do
-        claim[line] = { sku = ARGV[at], units = tonumber(ARGV[at + 1]) }
-        claim.units = claim.units + claim[line].units
-        at = at + 2
-    end
-    claims[#claims + 1] = claim
-    ids[#ids + 1] = claim.id
-    customers[#customers + 1] = claim.customer
+    local number = #ids + 1
+    ids[number], customers[number], lines_at[number] = ARGV[at], ARGV[at + 1], at + 3
+    at = at + 4 + 2 * tonumber(ARGV[at + 3])
 end
 local known = redis.call('SMISMEMBER', KEYS[3], unpack(ids))
 local used, used_before = {}, {}
@@ -36,67 +29,72 @@ if sale.limit >= 0 then
 end
 
 -- Why the window says no: withdrawals need no window, only a sale that is not over.
-local function shut(claim)
+local function shut(customer)
     if is == 'ended' then return 7 end
-    if is == 'open' or claim.customer == '' then return nil end
+    if is == 'open' or customer == '' then return nil end
     if is == 'paused' then return 6 end
     return is == 'scheduled' and { 5, sale.opens_at } or { 5 }
 end
 
+local function units_of(first, last)
+    local sum = 0
+    for sku_at = first, last, 2 do sum = sum + tonumber(ARGV[sku_at + 1]) end
+    return sum
+end
+
 -- Takes the units of all lines, or none; answers with what is missing.
-local function take(claim)
-    for number, line in ipairs(claim) do
-        local found = item(line.sku)
-        if found and found.available >= line.units then
-            found.available = found.available - line.units
+local function take(first, last)
+    for sku_at = first, last, 2 do
+        local found, units = item(ARGV[sku_at]), tonumber(ARGV[sku_at + 1])
+        if found and found.available >= units then
+            found.available = found.available - units
         else
-            for before = 1, number - 1 do
-                local back = items[claim[before].sku]
-                back.available = back.available + claim[before].units
+            for taken_at = first, sku_at - 2, 2 do
+                local back = items[ARGV[taken_at]]
+                back.available = back.available + tonumber(ARGV[taken_at + 1])
             end
             if not found then return 0 end
-            return { 3, number, may_return(sale, found) and 1 or 0, found.available }
+            return { 3, (sku_at - first) / 2 + 1, may_return(sale, found) and 1 or 0, found.available }
         end
     end
-    for _, line in ipairs(claim) do
-        items[line.sku].pending = items[line.sku].pending + line.units
+    for sku_at = first, last, 2 do
+        local found = items[ARGV[sku_at]]
+        found.pending = found.pending + tonumber(ARGV[sku_at + 1])
     end
     return nil
 end
 
-local bodies, fresh, fresh_bodies = {}, {}, {}
-local changed_used = {}
+local bodies, fresh, fresh_bodies, changed_used = {}, {}, {}, {}
 
-local function decide(number, claim)
-    if bodies[claim.id] then return { 2, bodies[claim.id] } end
+local function decide(number)
+    local id, customer, count_at = ids[number], customers[number], lines_at[number]
+    if bodies[id] then return { 2, bodies[id] } end
     if known[number] == 1 then
-        local body = redis.call('HGET', KEYS[2], claim.id)
+        local body = redis.call('HGET', KEYS[2], id)
         return body and { 2, body } or { 2 }
     end
     if sale.live ~= 1 then return 0 end
-    local refusal = shut(claim)
+    local refusal = shut(customer)
     if refusal then return refusal end
-    local limited = sale.limit >= 0 and claim.customer ~= ''
-    if limited and used[claim.customer] + claim.units > sale.limit then
-        return { 4, sale.limit, used[claim.customer] }
-    end
-    local missing = take(claim)
+    local first, last = count_at + 1, count_at + 2 * tonumber(ARGV[count_at])
+    local limited = sale.limit >= 0 and customer ~= ''
+    local units = limited and units_of(first, last)
+    if limited and used[customer] + units > sale.limit then return { 4, sale.limit, used[customer] } end
+    local missing = take(first, last)
     if missing then return missing end
     if limited then
-        used[claim.customer] = used[claim.customer] + claim.units
-        changed_used[claim.customer] = true
+        used[customer] = used[customer] + units
+        changed_used[customer] = true
     end
-    bodies[claim.id] = claim.body
-    fresh[#fresh + 1] = claim.id
-    fresh_bodies[#fresh_bodies + 1] = claim.id
-    fresh_bodies[#fresh_bodies + 1] = claim.body
+    bodies[id] = ARGV[count_at - 1]
+    fresh[#fresh + 1] = id
+    fresh_bodies[#fresh_bodies + 1] = id
+    fresh_bodies[#fresh_bodies + 1] = bodies[id]
     return 1
 end
 
 local answers = { sale.epoch, sale.stamp, sale.skus }
-for number, claim in ipairs(claims) do
-    answers[number + 3] = decide(number, claim)
-end
+for number = 1, #ids do answers[number + 3] = decide(number) end
 if damaged then return 'damaged' end
 if #fresh == 0 then return answers end
 

@@ -17,6 +17,9 @@ use crate::gate::Refusal;
 use crate::gate::latch::{Latch, Word};
 use crate::model::{Order, OrderId, Phase, Result, SaleState, Sku, Time, Window, limits};
 
+/// How many pages of ids a probe reads before it lets its requests go on.
+const PAGES_MAX: usize = 4;
+
 /// Which SKUs, a bit each.
 type Skus = u64;
 const _: () = assert!(limits::SALE_ITEMS_MAX <= Skus::BITS as usize, "a bit for each item");
@@ -27,7 +30,7 @@ pub(super) struct Front {
     skus: Arc<[Sku]>,
     index: HashMap<Sku, usize>,
     latch: Arc<Latch<OrderId>>,
-    probes: Batcher<(OrderId, Skus), Result<Option<(usize, bool)>>>,
+    probes: Batcher<Question, Result<Option<SoldOut>>>,
 }
 
 /// The side that asks.
@@ -39,6 +42,19 @@ struct Prober {
     latch: Arc<Latch<OrderId>>,
     /// How many of the sale's ids the latch knows.
     position: u64,
+}
+
+/// Which order, and what it wants.
+#[derive(Clone, Copy)]
+struct Question {
+    id: OrderId,
+    asked: Skus,
+}
+
+/// A refusal on its way to the order that it concerns.
+struct SoldOut {
+    sku: usize,
+    may_return: bool,
 }
 
 /// What a probe found.
@@ -92,32 +108,34 @@ impl Front {
 
     /// The refusal of a probe that starts after this question; `None` if the gate itself must be asked.
     pub(super) async fn ask(&self, id: OrderId, asked: Skus) -> Result<Option<Refusal>> {
-        let found = self.probes.call((id, asked)).await.map_err(gone)??;
-        Ok(found.map(|(sku, may_return)| Refusal::SoldOut { sku: self.skus[sku].clone(), may_return }))
+        let found = self.probes.call(Question { id, asked }).await.map_err(gone)??;
+        Ok(found.map(|SoldOut { sku, may_return }| Refusal::SoldOut { sku: self.skus[sku].clone(), may_return }))
     }
 }
 
 impl Prober {
-    async fn run(mut self, mut batches: Batches<(OrderId, Skus), Result<Option<(usize, bool)>>>) {
+    async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
         while let Some(waiting) = batches.next(limits::GATE_WAITING_MAX).await {
-            let asked = waiting.iter().fold(0, |all, question| all | question.item.1);
+            let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
             let found = self.probe(asked).await;
-            for question in waiting {
-                let (id, skus) = question.item;
-                question.answer(found.clone().map(|found| self.refusal(found, id, skus)));
+            for waiting in waiting {
+                let question = waiting.item;
+                waiting.answer(found.clone().map(|found| self.refusal(found, question)));
             }
         }
     }
 
     /// It is refused what is not there, unless it was admitted before.
-    fn refusal(&self, found: Found, id: OrderId, asked: Skus) -> Option<(usize, bool)> {
-        let sku = bits(asked & found.sold_out).next()?;
-        (!self.latch.knows(id)).then_some((sku, found.may_return & (1 << sku) != 0))
+    fn refusal(&self, found: Found, question: Question) -> Option<SoldOut> {
+        let sku = bits(question.asked & found.sold_out).next()?;
+        let may_return = found.may_return & (1 << sku) != 0;
+        (!self.latch.knows(question.id)).then_some(SoldOut { sku, may_return })
     }
 
-    /// Asks until the latch knows every id that the gate knows; the last answer counts.
+    /// Asks until the latch knows every id that the gate knows; the last answer counts. A latch that has much to learn
+    /// refuses nobody meanwhile: these requests go to the gate itself.
     async fn probe(&mut self, asked: Skus) -> Result<Found> {
-        loop {
+        for _page in 0..PAGES_MAX {
             let mut call = PROBE.over(self.desk.keys.all());
             call.push(&self.stamp);
             call.push(self.position);
@@ -142,6 +160,7 @@ impl Prober {
             let open = live && state == SaleState::Open;
             return self.tell_latch(asked, open, answer);
         }
+        Ok(Found::default())
     }
 
     /// Lets the latch say what was found: whatever is open goes past it.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
@@ -12,6 +13,11 @@ use crate::remote::Unusable;
 
 /// The oldest version that the scripts were written for.
 const VERSION_MIN: u32 = 7;
+
+/// What is said of a server that keeps silent.
+pub(super) const SILENT: &str = "it does not answer in time";
+
+type Cause = dyn std::error::Error + Send + Sync;
 
 /// Reads the URL.
 pub(super) fn address(url: &str) -> Result<ConnectionInfo, Unusable> {
@@ -41,12 +47,8 @@ pub(super) fn is_servers_word(error: &RedisError) -> bool {
 pub(super) fn why_not(error: &RedisError) -> Unusable {
     let text = error.to_string();
     let words = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let password_unset = words(&["without any password configured"]);
     let busy = [ServerErrorKind::BusyLoading, ServerErrorKind::ClusterDown, ServerErrorKind::MasterDown];
     match error.kind() {
-        _ if password_unset => Unusable::Wrong(
-            "the URL has a password, and this Redis has none: take it out of the URL, or set one".to_owned(),
-        ),
         _ if words(&["NOAUTH", "Authentication required"]) => {
             Unusable::Wrong("this Redis wants a password, and the URL has none".to_owned())
         }
@@ -60,6 +62,7 @@ pub(super) fn why_not(error: &RedisError) -> Unusable {
             Unusable::Wrong("what answers there is not Redis, or one before version 6".to_owned())
         }
         ErrorKind::Io if bad_tls(error) => Unusable::Wrong(format!("no TLS connection comes about: {text}")),
+        ErrorKind::Io if error.is_timeout() => Unusable::NotYet(SILENT.to_owned()),
         ErrorKind::Io if error.is_connection_refusal() => Unusable::NotYet("nobody listens there".to_owned()),
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => Unusable::NotYet(text),
         _ if words(&["max number of clients"]) => Unusable::NotYet(text),
@@ -69,7 +72,9 @@ pub(super) fn why_not(error: &RedisError) -> Unusable {
 
 /// The two sides do not understand each other, or the certificate is not trusted.
 fn bad_tls(error: &RedisError) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    // The library keeps what went wrong behind a counted pointer.
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Arc<Cause>>());
+    let source = source.and_then(|source| source.downcast_ref::<io::Error>());
     source.is_some_and(|source| source.kind() == io::ErrorKind::InvalidData)
 }
 

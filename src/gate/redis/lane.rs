@@ -104,7 +104,9 @@ async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk
 async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: &Desk, lane: &Weak<Lane>) {
     match decide(&waiting, desk, lane).await {
         Ok(admissions) => {
-            waiting.into_iter().zip(admissions).for_each(|(asked, admission)| asked.answer(Ok(admission)))
+            for (asked, admission) in waiting.into_iter().zip(admissions) {
+                asked.answer(Ok(admission));
+            }
         }
         Err(error) => waiting.into_iter().for_each(|asked| asked.answer(Err(error.clone()))),
     }

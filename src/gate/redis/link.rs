@@ -8,8 +8,8 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind, RedisError,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind,
+    RedisError, ServerErrorKind, Value,
 };
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -142,7 +142,7 @@ impl Link {
     async fn renew(self: &Arc<Self>) -> Result<(), Unusable> {
         let number = self.lock().number + 1;
         let opened = timeout(limits::GATE_CONNECT_TIME_MAX, self.open(number)).await;
-        let opened = opened.unwrap_or_else(|_| Err(Unusable::NotYet("it does not answer in time".to_owned())));
+        let opened = opened.unwrap_or_else(|_| Err(Unusable::NotYet(inspect::SILENT.to_owned())));
         let mut state = self.lock();
         match opened {
             Ok(wire) => {
@@ -150,9 +150,20 @@ impl Link {
                 Ok(())
             }
             Err(unusable) => {
+                let unusable = self.hint(unusable);
                 state.why = unusable.to_string();
                 Err(unusable)
             }
+        }
+    }
+
+    /// A server without TLS waits for the rest of what it takes for a command.
+    fn hint(&self, unusable: Unusable) -> Unusable {
+        match (unusable, self.info.addr()) {
+            (Unusable::NotYet(why), ConnectionAddr::TcpTls { .. }) if why == inspect::SILENT => {
+                Unusable::NotYet(format!("{why}. Perhaps it does not speak TLS, which rediss:// asks for"))
+            }
+            (unusable, _) => unusable,
         }
     }
 

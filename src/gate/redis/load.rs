@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::RedisGate;
-use super::script::{Answer, Call, FILL, Keys, LOAD};
+use super::script::{Answer, Call, FILL, Keys, LOAD, damaged};
 use crate::gate::Gate;
 use crate::model::{Customer, Effect, Epoch, Error, OrderId, Result, Snapshot, Time, Units, limits};
 
@@ -17,16 +17,17 @@ impl RedisGate {
         let stamp = format!("{:016x}-{}", self.clock.chance(), self.loads.fetch_add(1, Ordering::Relaxed));
         let keys = Keys::new(sale);
         let parts = keys.parts(&stamp);
+        let (mut known, mut customers) = (0, 0);
         for ids in snapshot.known.chunks(limits::GATE_LOAD_PART_MAX) {
-            self.fill(&parts, ids, &[]).await?;
+            known += self.fill(&parts, ids, &[]).await?.0;
         }
         for used in snapshot.used.chunks(limits::GATE_LOAD_PART_MAX) {
-            self.fill(&parts, &[], used).await?;
+            customers += self.fill(&parts, &[], used).await?.1;
         }
         let mut call = LOAD.over(&[&keys.all()[..], &parts[..]].concat());
         call.push(epoch.0);
-        call.push(snapshot.known.len());
-        call.push(snapshot.used.len());
+        call.push(known);
+        call.push(customers);
         push_head(&mut call, snapshot, &stamp);
         match Answer::read(self.link.run(&call).await?)? {
             Err(why) => Err(Error::Unavailable {
@@ -44,14 +45,16 @@ impl RedisGate {
         }
     }
 
-    async fn fill(&self, parts: &[String; 3], ids: &[OrderId], used: &[(Customer, Units)]) -> Result<()> {
+    /// Brings a part; how many ids and customers of it were new.
+    async fn fill(&self, parts: &[String; 3], ids: &[OrderId], used: &[(Customer, Units)]) -> Result<(u64, u64)> {
         let lives_ms = u64::try_from(limits::GATE_LOAD_TIME_MAX.as_millis()).unwrap_or(u64::MAX);
         let mut call = FILL.over(parts).arg(lives_ms).arg(ids.iter().flat_map(|id| id.0).collect::<Vec<u8>>());
         for (customer, units) in used {
             call.push(customer.as_str());
             call.push(units.get());
         }
-        self.link.run(&call).await.map(drop)
+        let mut fresh = Answer::read(self.link.run(&call).await?)?.map_err(|word| damaged(&word))?;
+        Ok((fresh.number()?, fresh.number()?))
     }
 }
 
