@@ -10,6 +10,7 @@ use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::Target;
 use tempfile::TempDir;
 
+use crate::k6::{UNHURRIED, k6};
 use crate::process::{Env, Serving, said, sluice};
 use crate::promises::storm;
 use crate::servers::free_port;
@@ -120,6 +121,31 @@ async fn two_apis_and_two_workers_sell_five_hundred_and_fifty_units_to_twenty_th
     let audit = with(folder.path(), &["audit", "drop", "--json"], &env);
     assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
     drop(trio);
+}
+
+/// What a buyer's shop would see on a drop: 500 virtual users of k6, over both APIs.
+#[tokio::test(flavor = "multi_thread")]
+async fn five_hundred_users_of_k6_empty_the_stock_and_leave_the_database_alone() {
+    let cluster = Cluster::start();
+    let transactions = || -> u64 {
+        let sql = "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()";
+        cluster.trio.psql(sql).parse().unwrap()
+    };
+    let before = transactions();
+    let run = k6(&cluster.urls().join(","), TOKEN, &[&UNHURRIED[..], &[("STOCK", "1000"), ("RETRY_SHARE", "0.02")]].concat());
+    assert_eq!(run.code, Some(0), "{}", run.printed);
+    let summary = &run.summary;
+    assert_eq!(summary["passed"], true, "{summary}");
+    assert_eq!((&summary["checks"]["failed"], &summary["oversold"]), (&json!(0), &json!(0)), "{summary}");
+    let ledger = &summary["ledger"];
+    assert_eq!((&ledger["available"], &ledger["held"]), (&json!(0), &json!(1_000)), "{summary}");
+    // Only a repeat of a settled order is looked up in the ledger; all else is answered by gate and queue. What went on in
+    // the database meanwhile, the workers' own business included, bears that out.
+    let [requests, repeated] = ["requests", "repeated"].map(|name| summary[name].as_u64().unwrap());
+    let transactions = transactions() - before;
+    println!("{}{requests} requests, {transactions} transactions of the database", run.printed);
+    assert!(repeated * 20 <= requests, "{repeated} of {requests} were looked up");
+    assert!(transactions * 5 <= requests, "{transactions} transactions for {requests} requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]
