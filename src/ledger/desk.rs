@@ -45,18 +45,27 @@ pub(super) fn by_sale(messages: &[Message]) -> Vec<(&SaleId, Vec<usize>)> {
     sales
 }
 
-/// Which move turns this order now; otherwise the answer that there is nothing to turn.
-pub(super) fn to_turn(record: &OrderRecord, turn: Turn, now: Time) -> Result<MoveKind, Turned> {
+/// What there is to do about a turn.
+pub(super) enum ToTurn {
+    /// This move.
+    By(MoveKind),
+    /// Nothing but this answer.
+    Answer(Turned),
+}
+
+/// Which move turns this order now, if any.
+pub(super) fn to_turn(record: &OrderRecord, turn: Turn, now: Time) -> ToTurn {
     let due = record.expires_at.is_some_and(|due| due <= now);
+    let answer = |answer: fn(OrderRecord) -> Turned| ToTurn::Answer(answer(record.clone()));
     match (turn, record.state, record.reason) {
-        (Turn::Confirm, OrderState::Held, _) if due => Err(Turned::Lapsed(record.clone())),
-        (Turn::Confirm, OrderState::Held, _) => Ok(MoveKind::Confirm),
-        (Turn::Cancel, OrderState::Held, _) => Ok(MoveKind::Cancel),
+        (Turn::Confirm, OrderState::Held, _) if due => answer(Turned::Lapsed),
+        (Turn::Confirm, OrderState::Held, _) => ToTurn::By(MoveKind::Confirm),
+        (Turn::Cancel, OrderState::Held, _) => ToTurn::By(MoveKind::Cancel),
         (Turn::Confirm, OrderState::Sold, _) | (Turn::Cancel, OrderState::Released, Some(Reason::Cancelled)) => {
-            Err(Turned::Already(record.clone()))
+            answer(Turned::Already)
         }
-        (_, OrderState::Released, Some(Reason::Lapsed)) => Err(Turned::Lapsed(record.clone())),
-        _ => Err(Turned::WrongState(record.clone())),
+        (_, OrderState::Released, Some(Reason::Lapsed)) => answer(Turned::Lapsed),
+        _ => answer(Turned::WrongState),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::desk::{Desk, by_sale, lag_ms, to_turn};
+use super::desk::{Desk, ToTurn, by_sale, lag_ms, to_turn};
 use super::{
     Added, Addition, Books, Creation, EpochState, EpochStep, Lapses, Ledger, MoveKind, OrderFilter, OrderPage, Recount,
     SaleRecord, Settlement, Snapshot, Steered, Turn, Turned, Verdict,
@@ -173,8 +173,8 @@ fn settle(connection: &Connection, messages: &[Message], now: Time) -> Result<Se
 fn turn_order(connection: &Connection, id: OrderId, turn: Turn, now: Time) -> Result<Turned, Failure> {
     let Some(record) = rows::order(connection, id)? else { return Ok(Turned::Unknown) };
     let kind = match to_turn(&record, turn, now) {
-        Ok(kind) => kind,
-        Err(answer) => return Ok(answer),
+        ToTurn::By(kind) => kind,
+        ToTurn::Answer(answer) => return Ok(answer),
     };
     let sale = &record.order.sale;
     let mut desk = rows::desk(connection, sale, now)?.ok_or_else(|| nonsense("an order of no sale"))?;

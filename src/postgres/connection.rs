@@ -70,7 +70,7 @@ pub(super) async fn set_up(client: &ClientWrapper) -> Result<(), HookError> {
         SimpleQueryMessage::Row(row) => Some([0, 1, 2, 3, 4].map(|column| row.get(column).unwrap_or_default())),
         _ => None,
     });
-    if let Some(why) = found.and_then(|found| unfit(found)) {
+    if let Some(why) = found.and_then(unfit) {
         return Err(HookError::message(why));
     }
     // Plans are not kept: the tables grow from nothing to millions within the life of one. What is read was written a

@@ -14,7 +14,7 @@ mod embedded {
 }
 
 /// Whoever migrates holds this advisory lock: the letters of "Sluice".
-const LOCK: i64 = 0x53_6c75_6963_65;
+const LOCK: i64 = 0x536c_7569_6365;
 /// How long a migration may take, waiting for another process's included.
 const MIGRATE_TIME_MAX: Duration = Duration::from_secs(600);
 

@@ -288,7 +288,7 @@ async fn two_ledgers_that_settle_one_batch_decide_once() {
 
 /// Every other claim is in the sale `t`.
 fn both_sales(number: u64) -> Message {
-    let name = if number % 2 == 0 { "s" } else { "t" };
+    let name = if number.is_multiple_of(2) { "s" } else { "t" };
     let order = order_by(&format!("customer {number}"), 0, &[("a", 1)]);
     message(claim(Order { id: id(number), sale: sale_id(name), ..order }), 1)
 }

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::rows::{self, get, order_sql, uuid};
 use super::{BEGIN, Core, LAYER, LOCK_ITEMS, LOCK_SALES, desks};
 use crate::batcher::{Batches, Waiting};
-use crate::ledger::desk::{Desk, lag_ms, to_turn};
+use crate::ledger::desk::{Desk, ToTurn, lag_ms, to_turn};
 use crate::ledger::{Lapses, MoveKind, SaleMoves, Turn, Turned};
 use crate::model::{Error, OrderId, OrderRecord, Result, SaleId, Time, limits};
 use crate::postgres::{Failure, Lane, Session, attempts, trip};
@@ -192,8 +192,8 @@ impl Held {
             Some(Ok(record)) => record.clone(),
         };
         let kind = match to_turn(&record, turn, now) {
-            Ok(kind) => kind,
-            Err(answer) => return Ok(answer),
+            ToTurn::By(kind) => kind,
+            ToTurn::Answer(answer) => return Ok(answer),
         };
         let desk = self.desk(&record.order.sale).ok_or_else(|| damaged("an order of no sale"))?;
         let record = desk.turn(&record, kind).map_err(|_| damaged("a hold without held units"))?;
