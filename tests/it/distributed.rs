@@ -132,7 +132,8 @@ async fn five_hundred_users_of_k6_empty_the_stock_and_leave_the_database_alone()
         cluster.trio.psql(sql).parse().unwrap()
     };
     let before = transactions();
-    let run = k6(&cluster.urls().join(","), TOKEN, &[&UNHURRIED[..], &[("STOCK", "1000"), ("RETRY_SHARE", "0.02")]].concat());
+    let run =
+        k6(&cluster.urls().join(","), TOKEN, &[&UNHURRIED[..], &[("STOCK", "1000"), ("RETRY_SHARE", "0.02")]].concat());
     assert_eq!(run.code, Some(0), "{}", run.printed);
     let summary = &run.summary;
     assert_eq!(summary["passed"], true, "{summary}");
