@@ -38,7 +38,8 @@ const LAYER: &str = "queue";
 const UNBIND_AT_ONCE: usize = 64;
 /// Sales whose fences are remembered, to spare questions; any number would do.
 const FENCES_MAX: usize = 10_000;
-/// A crash of RabbitMQ may undo what it answered this short a time before: it writes bindings to its log every two seconds.
+/// A power failure may undo what RabbitMQ answered this short a time before: it does not wait until a binding is on disk
+/// (`mnesia:sync_log/0` says so). A killed RabbitMQ undoes nothing.
 const BINDINGS_SETTLE: Duration = Duration::from_secs(10);
 
 /// Pushes and pulls through RabbitMQ, and reconnects for as long as it lives.
@@ -72,7 +73,7 @@ impl RabbitQueue {
     /// is not. It needs a tokio runtime. The error says whether another try may help; it never shows the password.
     pub async fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<RabbitQueue, Unusable> {
         let address = Address::new(url)?;
-        let session = Arc::new(Session::open(&address).await?);
+        let session = Arc::new(Session::open(&address, clock.as_ref()).await?);
         let shared = Arc::new(Shared {
             address,
             clock,
@@ -107,7 +108,9 @@ impl Drop for RabbitQueue {
 #[async_trait]
 impl Queue for RabbitQueue {
     async fn push(&self, message: Message) -> Result<Push> {
-        self.shared.connected()?;
+        if self.shared.connected()?.is_alarmed() {
+            return Err(session::alarmed());
+        }
         let lane = &self.lanes[topology::shard(&message.sale)];
         let handed = Handed { message, at: self.shared.clock.monotonic() };
         let why = match timeout(limits::PUSH_TIME_MAX, lane.call(handed)).await {
@@ -254,7 +257,7 @@ impl Shared {
         *floor = below.max(*floor);
     }
 
-    /// What was fenced so shortly before a crash that RabbitMQ may have forgotten it.
+    /// What was fenced so shortly before now that RabbitMQ may forget it in a crash.
     fn recent_fences(&self) -> Vec<(SaleId, Epoch)> {
         let now = self.clock.monotonic();
         let mut fences = self.fences();

@@ -16,6 +16,7 @@ mod postgres;
 mod process;
 mod program;
 mod promises;
+mod rabbit_queue;
 mod redis_gate;
 mod servers;
 mod simulation;

@@ -13,11 +13,15 @@ use tokio::time::timeout;
 use super::address::Address;
 use super::topology::{self, ANSWER_TIME_MAX, PARKED};
 use super::{LAYER, parcel};
+use crate::clock::Clock;
 use crate::model::{Effect, Error, Result, limits};
 use crate::remote::Unusable;
 
 /// How often the connections are looked at, in case that nothing told of their end.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long queues that were just declared are left alone. RabbitMQ writes down which logs belong to them a moment later:
+/// killed within a second (seen with 3.10), it comes back with a queue that has neither a leader nor what was confirmed.
+const FRESH: Duration = Duration::from_secs(2);
 /// How long a goodbye may take.
 const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Every parcel is confirmed, or comes back if no binding takes it.
@@ -39,23 +43,24 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, declares everything and compares it with what is there.
-    pub(super) async fn open(address: &Address) -> Result<Session, Unusable> {
+    pub(super) async fn open(address: &Address, clock: &dyn Clock) -> Result<Session, Unusable> {
         let pulling = address.connect("sluice: pull").await?;
         let pushing = address.connect("sluice: push").await?;
-        let opening = async {
-            let control = pulling.create_channel().await?;
-            topology::declare(&control).await?;
+        let was_there = in_time(address, topology::is_there(&pulling)).await?;
+        let control = in_time(address, topology::declare(&pulling)).await?;
+        if !was_there {
+            clock.sleep(FRESH).await;
+        }
+        let lanes = in_time(address, async {
             let mut lanes = Vec::new();
             for _shard in 0..limits::QUEUE_SHARDS {
                 let lane = pushing.create_channel().await?;
                 lane.confirm_select(ConfirmSelectOptions::default()).await?;
                 lanes.push(lane);
             }
-            Ok((control, lanes))
-        };
-        let opened = timeout(ANSWER_TIME_MAX, opening).await;
-        let opened = opened.map_err(|_| Unusable::NotYet(format!("RabbitMQ at {address} takes too long")))?;
-        let (control, lanes) = opened.map_err(|error| address.unusable(&error))?;
+            Ok(lanes)
+        });
+        let lanes = lanes.await?;
         Ok(Session { pushing, lanes, pulling, control, over: watch::Sender::new(None) })
     }
 
@@ -148,6 +153,14 @@ impl Session {
         }
         let why = format!("the queue {PARKED} takes nothing more");
         Err(Error::Unavailable { layer: LAYER, why, effect: Effect::None })
+    }
+}
+
+/// A step of the opening: its answer, or why there is none.
+async fn in_time<T>(address: &Address, step: impl Future<Output = lapin::Result<T>>) -> Result<T, Unusable> {
+    match timeout(ANSWER_TIME_MAX, step).await {
+        Ok(answer) => answer.map_err(|error| address.unusable(&error)),
+        Err(_) => Err(Unusable::NotYet(format!("RabbitMQ at {address} takes too long"))),
     }
 }
 

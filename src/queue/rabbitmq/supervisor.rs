@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::session::Session;
 use super::{Shared, reader, unbind};
-use crate::model::{Epoch, limits};
+use crate::model::{Epoch, SaleId, limits};
 use crate::remote::{Backoff, Unusable};
 
 /// How long readers may take to notice that their connection is closed.
@@ -36,9 +36,10 @@ pub(super) async fn run(shared: Arc<Shared>, first: Arc<Session>) {
         shared.buffer.clear();
         drop(session);
         let Some(why) = why else { return };
+        let fences = shared.recent_fences();
         tracing::warn!(why, "lost RabbitMQ, connecting again");
         session = tokio::select! {
-            session = open(&shared) => session,
+            session = open(&shared, &fences) => session,
             () = shared.stop.notified() => return,
         };
         shared.install(Some(session.clone()));
@@ -56,17 +57,17 @@ async fn read_when_wanted(shared: &Arc<Shared>, session: &Arc<Session>, readers:
         let pick = usize::try_from(shared.clock.chance() % shards.len() as u64).unwrap_or(0);
         readers.spawn(reader::run(shards.swap_remove(pick), shared.clone(), session.clone()));
     }
-    pending().await
+    pending::<()>().await;
 }
 
 /// Opens a session, trying again and again.
-async fn open(shared: &Shared) -> Arc<Session> {
+async fn open(shared: &Shared, fences: &[(SaleId, Epoch)]) -> Arc<Session> {
     let mut backoff = Backoff::default();
     let mut said = String::new();
     loop {
         shared.clock.sleep(backoff.next(shared.clock.chance())).await;
-        let why = match Session::open(&shared.address).await {
-            Ok(session) if fenced_again(shared, &session).await => return Arc::new(session),
+        let why = match Session::open(&shared.address, shared.clock.as_ref()).await {
+            Ok(session) if fenced_again(shared, &session, fences).await => return Arc::new(session),
             Ok(_) => continue,
             Err(Unusable::NotYet(why) | Unusable::Wrong(why)) => why,
         };
@@ -77,17 +78,16 @@ async fn open(shared: &Shared) -> Arc<Session> {
     }
 }
 
-/// Repeats the fences that a crash of RabbitMQ may have undone, before any marker of this process can follow them. What
+/// Repeats the fences that a power failure may have undone, before any marker of this process can follow them. What
 /// was pushed under an old epoch meanwhile stands before that marker; what is still on its way gets the time it needs to
 /// be too late.
-async fn fenced_again(shared: &Shared, session: &Session) -> bool {
-    let recent = shared.recent_fences();
-    for (sale, below) in &recent {
+async fn fenced_again(shared: &Shared, session: &Session, fences: &[(SaleId, Epoch)]) -> bool {
+    for (sale, below) in fences {
         if unbind(session, sale, Epoch(1), *below).await.is_err() {
             return false;
         }
     }
-    if !recent.is_empty() {
+    if !fences.is_empty() {
         shared.clock.sleep(limits::PUSH_TIME_MAX).await;
     }
     true

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, ExchangeKind};
+use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
 use crate::model::{Epoch, SaleId, limits};
 
@@ -34,8 +34,25 @@ pub(super) fn routing_key(sale: &SaleId, epoch: Epoch) -> ShortString {
     format!("{sale}.{epoch}").into()
 }
 
-/// Declares everything, or fails with what differs from what is there.
-pub(super) async fn declare(channel: &Channel) -> lapin::Result<()> {
+/// Whether everything was declared before: the last queue is there.
+pub(super) async fn is_there(connection: &Connection) -> lapin::Result<bool> {
+    // The server closes the channel when there is no such queue.
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::durable() };
+    match channel.queue_declare(queue_name(limits::QUEUE_SHARDS - 1), passive, FieldTable::default()).await {
+        Ok(_) => channel.close(200, "it is there".into()).await.map(|()| true),
+        Err(error) if is_not_found(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(refusal) if refusal.get_id() == 404)
+}
+
+/// Declares everything, or fails with what differs from what is there. The last queue comes last.
+pub(super) async fn declare(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     for (exchange, kind) in [(CLAIMS, ExchangeKind::Direct), (PARKED, ExchangeKind::Fanout)] {
         channel.exchange_declare(exchange.into(), kind, durable, FieldTable::default()).await?;
@@ -46,7 +63,7 @@ pub(super) async fn declare(channel: &Channel) -> lapin::Result<()> {
     for shard in 0..limits::QUEUE_SHARDS {
         channel.queue_declare(queue_name(shard), QueueDeclareOptions::durable(), shard_arguments()).await?;
     }
-    Ok(())
+    Ok(channel)
 }
 
 fn parked_arguments() -> FieldTable {

@@ -89,7 +89,7 @@ fn sqlite_queue() -> Bench<dyn Queue> {
 }
 
 fn rabbit_queue() -> Bench<dyn Queue> {
-    rabbit_queue_at(servers::rabbitmq::shared_url(), Arc::new(HandClock::default()))
+    rabbit_queue_at(servers::rabbitmq::shared().own_url(), Arc::new(HandClock::default()))
 }
 
 fn rabbit_queue_at(url: String, clock: Arc<HandClock>) -> Bench<dyn Queue> {

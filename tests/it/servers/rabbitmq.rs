@@ -1,14 +1,14 @@
 //! A RabbitMQ of our own: with its own name, home, port mapper and data, so that no other on this machine notices.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -23,32 +23,66 @@ pub(crate) const SMALL_MESSAGES_MAX: usize = 5;
 
 /// A private RabbitMQ.
 pub(crate) struct Rabbit {
-    pub(crate) server: Server,
-    port: u16,
+    server: Server,
+    pub(crate) port: u16,
+    environment: Vec<(&'static str, OsString)>,
     vhosts_taken: AtomicUsize,
+}
+
+/// The server that tests share, each with a virtual host of its own.
+pub(crate) fn shared() -> &'static Rabbit {
+    static SHARED: OnceLock<Rabbit> = OnceLock::new();
+    SHARED.get_or_init(Rabbit::start)
 }
 
 impl Rabbit {
     /// A new one, running. It takes about six seconds.
     pub(crate) fn start() -> Rabbit {
         let folder = TempDir::new().unwrap();
-        // Its files are nobody else's business, and a server that runs as another user must still reach them.
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         let port = free_port();
         configure(folder.path(), port);
-        let (mapper, distribution) = (free_port(), free_port());
-        let programs = (server_program(), program("epmd", "rabbitmq-server", &[]));
-        let start = move |folder: &Path| command(folder, &programs.0, &programs.1, mapper, distribution);
-        let mut rabbit =
-            Rabbit { server: Server::new("RabbitMQ", folder, start), port, vhosts_taken: AtomicUsize::new(0) };
-        rabbit.again();
+        let environment = environment(folder.path());
+        let (server, mapper) = (server_program(), program("epmd", "rabbitmq-server", &[]));
+        let known = environment.clone();
+        let start = move |_: &Path| {
+            // The port mapper in the background and the server in the foreground, in one process group.
+            let mut command = Command::new("sh");
+            command.args(["-c", "\"$1\" -address 127.0.0.1 & exec \"$0\" -noinput"]).arg(&server).arg(&mapper);
+            command.envs(known.clone());
+            command
+        };
+        let server = Server::new("RabbitMQ", folder, start);
+        let mut rabbit = Rabbit { server, port, environment, vhosts_taken: AtomicUsize::new(0) };
+        rabbit.start_again();
         rabbit
     }
 
-    /// Starts it after a kill, over the data it left.
-    pub(crate) fn again(&mut self) {
+    /// Starts it again over what it left.
+    pub(crate) fn start_again(&mut self) {
         let port = self.port;
         self.server.start(|| greets(port));
+    }
+
+    /// Ends it the hard way.
+    pub(crate) fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Stops it where it stands.
+    pub(crate) fn freeze(&self) {
+        self.server.freeze();
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.server.resume();
+    }
+
+    /// Runs `rabbitmqctl` with these arguments; that takes about two seconds.
+    pub(crate) fn control(&self, arguments: &[&str]) {
+        let control = program("rabbitmqctl", "rabbitmq-server", PROGRAMS);
+        let output = Command::new(control).args(arguments).envs(self.environment.clone()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// The URL of this virtual host.
@@ -62,21 +96,13 @@ impl Rabbit {
         assert!(next < VHOSTS, "more tests than virtual hosts");
         self.url(&format!("v{next}"))
     }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
 }
 
-/// A virtual host of its own on the one server that the tests of this program share.
-pub(crate) fn shared_url() -> String {
-    static SHARED: OnceLock<Mutex<Rabbit>> = OnceLock::new();
-    SHARED.get_or_init(|| Mutex::new(Rabbit::start())).lock().unwrap().own_url()
-}
+/// The scripts in the path may insist on a system user; these do not.
+const PROGRAMS: &[&str] = &["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"];
 
 fn server_program() -> PathBuf {
-    // The one in the path may be a script that insists on a system user.
-    program("rabbitmq-server", "rabbitmq-server", &["/usr/lib/rabbitmq/bin", "/opt/rabbitmq/sbin"])
+    program("rabbitmq-server", "rabbitmq-server", PROGRAMS)
 }
 
 fn configure(folder: &Path, port: u16) {
@@ -104,28 +130,28 @@ fn configure(folder: &Path, port: u16) {
     fs::write(definitions, json.to_string()).unwrap();
 }
 
-/// The port mapper in the background and the server in the foreground, in one process group.
-fn command(folder: &Path, server: &Path, mapper: &Path, mapper_port: u16, distribution: u16) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", "\"$1\" -address 127.0.0.1 & exec \"$0\" -noinput"]).arg(server).arg(mapper);
-    command
-        .env("ERL_EPMD_PORT", mapper_port.to_string())
-        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-        .env("HOME", folder)
-        .env("RABBITMQ_NODENAME", "sluice@localhost")
-        .env("RABBITMQ_DIST_PORT", distribution.to_string())
-        .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
-        .env("RABBITMQ_LOG_BASE", folder.join("log"))
-        .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
-        .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"))
-        .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
-        .env("RABBITMQ_FEATURE_FLAGS_FILE", folder.join("feature_flags"))
-        .env("RABBITMQ_PID_FILE", folder.join("pid"))
+/// What makes it a server of its own.
+fn environment(folder: &Path) -> Vec<(&'static str, OsString)> {
+    let within = |name: &str| folder.join(name).into_os_string();
+    let port = || free_port().to_string().into();
+    vec![
+        ("HOME", folder.into()),
+        ("ERL_EPMD_PORT", port()),
+        ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
+        ("RABBITMQ_NODENAME", "sluice@localhost".into()),
+        ("RABBITMQ_DIST_PORT", port()),
+        ("RABBITMQ_MNESIA_BASE", within("data")),
+        ("RABBITMQ_LOG_BASE", within("log")),
+        ("RABBITMQ_CONFIG_FILE", within("rabbitmq.conf")),
+        ("RABBITMQ_CONF_ENV_FILE", within("none")),
+        ("RABBITMQ_ENABLED_PLUGINS_FILE", within("enabled_plugins")),
+        ("RABBITMQ_FEATURE_FLAGS_FILE", within("feature_flags")),
+        ("RABBITMQ_PID_FILE", within("pid")),
         // The script becomes the server, instead of watching over it.
-        .env("RABBITMQ_ALLOW_INPUT", "1")
+        ("RABBITMQ_ALLOW_INPUT", "1".into()),
         // Idle schedulers sleep: the tests need the processor.
-        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none");
-    command
+        ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none".into()),
+    ]
 }
 
 /// Whether a RabbitMQ greets there.
