@@ -196,7 +196,7 @@ async fn every_process_may_be_started_first() {
     env.push(("SLUICE_ADMIN_TOKEN", TOKEN.into()));
     trio.postgres.kill();
     trio.redis.server.kill();
-    trio.rabbit.server.kill();
+    trio.rabbit.kill();
     let address = format!("127.0.0.1:{}", free_port());
     let api = Serving::spawn(folder.path(), &["serve", "--role", "api", "--listen", &address], &env);
     let worker = Serving::spawn(folder.path(), &["worker"], &env);
@@ -211,12 +211,12 @@ async fn every_process_may_be_started_first() {
     eventually("Redis is found", async || missing(&target).await == ["DATABASE_URL", "RABBITMQ_URL"]).await;
     trio.postgres.start_again();
     eventually("PostgreSQL is found", async || missing(&target).await == ["RABBITMQ_URL"]).await;
-    trio.rabbit.again();
+    trio.rabbit.start_again();
     eventually("everything is found", async || missing(&target).await.is_empty()).await;
     api.wait_for("RabbitMQ is there");
     assert_eq!(worker.stop().0, Some(0));
     trio.redis.server.kill();
-    trio.rabbit.server.kill();
+    trio.rabbit.kill();
     eventually("what went away later is named, too", async || {
         let missing = missing(&target).await.join(" ");
         missing.contains("RabbitMQ")
@@ -277,7 +277,7 @@ fn a_wrong_setting_is_named_and_nothing_is_changed() {
     let at = |url: &str| url.split('@').next_back().unwrap().to_owned();
     for args in [&["serve", "--listen", "127.0.0.1:0"][..], &["worker"]] {
         refused(args, "DATABASE_URL", &format!("postgres://sluice:hunter2@{}", at(postgres)), "password");
-        refused(args, "DATABASE_URL", &format!("{}_not_there", postgres), "database");
+        refused(args, "DATABASE_URL", &format!("{postgres}_not_there"), "database");
         refused(args, "DATABASE_URL", "mysql://u:hunter2@127.0.0.1/d", "postgres://");
         refused(args, "REDIS_URL", "http://u:hunter2@127.0.0.1:1", "redis://");
         refused(args, "REDIS_URL", &guarded.url(), "password");

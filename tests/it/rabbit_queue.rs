@@ -254,7 +254,7 @@ async fn a_killed_broker_loses_nothing_and_is_found_again() {
     let mut durable: HashSet<u32> = callers.join_all().await.into_iter().flatten().collect();
     durable.extend([7, 9]);
     let pulled = drain(&queue).await;
-    assert!(pulled.iter().all(|message| is_claim(message)), "a marker was delivered a second time");
+    assert!(pulled.iter().all(is_claim), "a marker was delivered a second time");
     let pulled: HashSet<u32> = pulled.iter().map(number).collect();
     assert!(durable.len() > 100, "{} were confirmed", durable.len());
     assert!(durable.is_subset(&pulled), "{} were lost", durable.difference(&pulled).count());

@@ -1,7 +1,9 @@
 //! A sale's lane to Redis: the claims that come at the same time go there together, and the crowd that comes too late
 //! stays at the front.
 
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, RwLock, Weak};
+use std::task::Poll;
 
 use tokio::sync::Semaphore;
 
@@ -94,10 +96,14 @@ async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk
         let slot = slots.clone().acquire_owned().await.expect("it is never closed");
         let Some(waiting) = batches.next(limits::GATE_BATCH_CLAIMS_MAX).await else { return };
         let (desk, lane) = (desk.clone(), lane.clone());
-        tokio::spawn(async move {
+        let mut batch = Box::pin(async move {
             answer_batch(waiting, &desk, &lane).await;
             drop(slot);
         });
+        // It goes to the wire here, so that batches leave in the sequence of their claims; its answer is awaited elsewhere.
+        if poll_fn(|context| Poll::Ready(batch.as_mut().poll(context))).await.is_pending() {
+            tokio::spawn(batch);
+        }
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sluice::gate::{Admission, Gate, MemoryGate, RedisGate, Refusal};
 use sluice::ledger::{Books, Ledger, Turn};
-use sluice::model::{Claim, Epoch, Phase, Sale, Seq, Time, Verb, Window};
+use sluice::model::{Claim, Epoch, Phase, Sale, Seq, Sku, Time, Verb, Window};
 
 use super::say;
 use crate::model_ledger::ModelLedger;
@@ -26,6 +27,8 @@ enum Step {
     Admit(usize, Claim),
     /// At the same moment, at both.
     AdmitTwice(Claim),
+    /// At the same moment, at one.
+    AdmitMany(usize, Vec<Claim>),
     /// Settles so many of the claims that are pending at the gate, from this one on.
     Settle(usize, usize),
     /// Settles what the gate never saw, or saw too.
@@ -61,8 +64,9 @@ fn a_step() -> impl Strategy<Value = Step> {
     let turn = prop::sample::select(vec![Turn::Confirm, Turn::Cancel]);
     let verb = prop::sample::select(vec![Verb::Open, Verb::Pause, Verb::Resume, Verb::Open, Verb::Resume, Verb::Close]);
     prop_oneof![
-        24 => (0..2_usize, a_claim()).prop_map(|(at, claim)| Step::Admit(at, claim)),
+        16 => (0..2_usize, a_claim()).prop_map(|(at, claim)| Step::Admit(at, claim)),
         4 => a_claim().prop_map(Step::AdmitTwice),
+        8 => (0..2_usize, prop::collection::vec(a_claim(), 2..8)).prop_map(|(at, many)| Step::AdmitMany(at, many)),
         6 => (0..5_usize, 1..6_usize).prop_map(|(from, count)| Step::Settle(from, count)),
         1 => a_claim().prop_map(Step::SettleOthers),
         4 => (0..14_u8, turn).prop_map(|(number, turn)| Step::Turn(number, turn)),
@@ -71,7 +75,7 @@ fn a_step() -> impl Strategy<Value = Step> {
         2 => (30..36_u8, prop::sample::select(vec!["a", "b"]), 1..4_u32)
             .prop_map(|(number, name, quantity)| Step::Add(number, name, quantity)),
         1 => verb.prop_map(Step::Steer),
-        8 => (0..2_usize, prop_oneof![5 => Just(0_i64), 1 => -3..3_i64], 0..9_usize)
+        10 => (0..2_usize, prop_oneof![8 => Just(0_i64), 1 => -3..3_i64], 0..30_usize)
             .prop_map(|(at, from, count)| Step::Follow(at, from, count)),
         1 => prop_oneof![2 => Just(1_i64), 1 => -1..2_i64].prop_map(Step::Load),
         2 => prop_oneof![3 => Just(0_i64), 1 => -1..2_i64].prop_map(Step::Open),
@@ -116,6 +120,7 @@ struct Trio {
     memory: MemoryGate,
     ledger: ModelLedger,
     clock: Arc<HandClock>,
+    url: String,
     epoch: i64,
 }
 
@@ -127,7 +132,7 @@ impl Trio {
         ledger.create(sale, &stock).await.unwrap();
         let connect = || async { RedisGate::connect(url, clock.clone()).await.unwrap() };
         let redis = [connect().await, connect().await];
-        let trio = Self { redis, memory: MemoryGate::new(clock.clone()), ledger, clock, epoch: 0 };
+        let trio = Self { redis, memory: MemoryGate::new(clock.clone()), ledger, clock, url: url.to_owned(), epoch: 0 };
         let snapshot = trio.ledger.snapshot(&sale.id).await.unwrap().unwrap();
         for gate in [&trio.redis[0] as &dyn Gate, &trio.memory] {
             assert!(gate.load(&snapshot, Epoch(10)).await.unwrap());
@@ -153,6 +158,7 @@ impl Trio {
                 self.same(&claim, one, other).await?;
             }
             Step::AdmitTwice(claim) => self.admit_twice(&claim).await?,
+            Step::AdmitMany(at, claims) => self.admit_many(at, claims).await?,
             Step::Settle(from, count) => {
                 let mut pending = self.memory.pending(&here).await.unwrap();
                 pending.sort_by_key(|(claim, _)| claim.id());
@@ -209,28 +215,61 @@ impl Trio {
         self.same(claim, second, expected).await
     }
 
+    /// Those at the latch come later than those that are admitted at once. What the gate did is seen in its ids: the memory
+    /// takes them in that sequence, and refuses the others after them.
+    async fn admit_many(&self, at: usize, claims: Vec<Claim>) -> Result<(), TestCaseError> {
+        let answers = join_all(claims.iter().map(|claim| self.redis[at].admit(claim))).await;
+        let ids: Vec<u8> = say(&self.url, &["GET", "sluice:{s}:ids"]);
+        let place = |claim: &Claim| ids.chunks(16).position(|id| *id == claim.id().0).unwrap_or(usize::MAX);
+        let mut both: Vec<_> = claims.iter().zip(answers.into_iter().map(Result::unwrap)).collect();
+        // Under one id, a refused body came before the one that was admitted, and the repeats came after it.
+        let rank = |answer: &Admission| match answer {
+            Admission::Refused(_) => 0,
+            Admission::Admitted(_) => 1,
+            Admission::Repeat(_) | Admission::Unloaded => 2,
+        };
+        both.sort_by_key(|(claim, answer)| (place(claim), rank(answer)));
+        for (claim, answer) in both {
+            let expected = self.memory.admit(claim).await.unwrap();
+            match (&answer, &expected) {
+                // How many there were at its own moment, only the gate knows.
+                (Admission::Refused(Refusal::LimitReached { .. }), Admission::Refused(_)) => {}
+                (Admission::Refused(Refusal::SoldOut { sku, .. }), Admission::Refused(_)) => {
+                    self.is_true(claim, sku).await?;
+                }
+                _ => self.same(claim, answer, expected).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are too few units of this SKU for the claim.
+    async fn is_true(&self, claim: &Claim, sku: &Sku) -> Result<(), TestCaseError> {
+        let view = self.memory.view(&sale_id("s")).await.unwrap().unwrap();
+        let left = view.items.iter().find(|item| item.sku == *sku).unwrap().available;
+        let wanted = claim.lines().iter().find(|line| line.sku == *sku).unwrap().quantity;
+        prop_assert!(left < wanted, "{} is there: {:?}", sku, view);
+        Ok(())
+    }
+
     /// The same answer; where several reasons hold, the two may say different ones.
     async fn same(&self, claim: &Claim, redis: Admission, memory: Admission) -> Result<(), TestCaseError> {
         let (Admission::Refused(one), Admission::Refused(other)) = (&redis, &memory) else {
             prop_assert_eq!(redis, memory);
             return Ok(());
         };
-        if one == other {
-            return Ok(());
-        }
-        for refusal in [one, other] {
-            match refusal {
-                Refusal::LimitReached { .. } => {}
-                Refusal::SoldOut { sku, .. } => {
-                    let view = self.memory.view(&sale_id("s")).await.unwrap().unwrap();
-                    let left = view.items.iter().find(|item| item.sku == *sku).unwrap().available;
-                    let wanted = claim.lines().iter().find(|line| line.sku == *sku).unwrap().quantity;
-                    prop_assert!(left < wanted, "{:?} is a lie", refusal);
-                }
-                other => prop_assert!(false, "{:?} has no other reason beside it: {:?}, {:?}", other, redis, memory),
+        match (one, other) {
+            (Refusal::SoldOut { sku: one, .. }, Refusal::SoldOut { sku: other, .. }) if one != other => {
+                self.is_true(claim, one).await?;
+                self.is_true(claim, other).await
+            }
+            (Refusal::SoldOut { sku, .. }, Refusal::LimitReached { .. })
+            | (Refusal::LimitReached { .. }, Refusal::SoldOut { sku, .. }) => self.is_true(claim, sku).await,
+            _ => {
+                prop_assert_eq!(redis, memory);
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// All remember the same.
