@@ -40,7 +40,7 @@ pub trait Queue: Send + Sync {
     /// From now on, claims under this epoch are let in; or, with `false`, no longer.
     async fn bind(&self, sale: &SaleId, epoch: Epoch, open: bool) -> Result<()>;
 
-    /// How much is waiting.
+    /// How much is waiting, as far as this process can see.
     async fn depth(&self) -> Result<Depth>;
 
     /// After this time a push that has no answer is late: its claim must not be promised any more. `None` where no push
@@ -80,7 +80,7 @@ pub struct Receipt {
 pub struct Depth {
     /// Claims and markers not yet acknowledged.
     pub waiting: u64,
-    /// How long the oldest has been waiting.
+    /// How long the oldest has been waiting; zero where only a process that pulls can see that, and this one has not pulled.
     pub oldest: Duration,
     /// Messages set aside.
     pub parked: u64,
