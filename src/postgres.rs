@@ -222,13 +222,13 @@ pub(crate) async fn trip<T>(asked: impl Future<Output = Result<T, tokio_postgres
     trip_within(limits::LEDGER_TRIP_TIME_MAX, asked).await
 }
 
-/// The same with a limit of its own.
-pub(crate) async fn trip_within<T>(
+/// The same, or several round trips, with a limit of its own.
+pub(crate) async fn trip_within<T, E: Into<Failure>>(
     limit: Duration,
-    asked: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    asked: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Failure> {
     match timeout(limit, asked).await {
-        Ok(result) => result.map_err(Failure::from),
+        Ok(result) => result.map_err(E::into),
         Err(_) => Err(Failure::Unavailable { why: format!("no answer within {limit:?}"), effect: Effect::None }),
     }
 }

@@ -34,7 +34,7 @@ impl Failure {
     /// A statement failed, and its commit was already on the way. The server answers a statement before it comes to the
     /// commit; without an answer, it may have come to it.
     pub(super) fn of_a_write(error: tokio_postgres::Error) -> Self {
-        if error.as_db_error().is_none() && is_lost(&error) { in_doubt(&error) } else { error.into() }
+        if is_lost(&error) { in_doubt(&error) } else { error.into() }
     }
 
     /// The commit itself failed.
@@ -58,9 +58,12 @@ impl From<tokio_postgres::Error> for Failure {
     fn from(error: tokio_postgres::Error) -> Self {
         let why = words(&error);
         match error.code().map(SqlState::code) {
-            // serialization failure, deadlock, lock not available, and a plan or statement that the schema left behind
-            Some("40001" | "40P01" | "55P03" | "0A000" | "26000") => Failure::Again(why),
-            Some("57P01" | "57P02") => Failure::Again(why),
+            // serialization failure, deadlock, lock not available
+            Some("40001" | "40P01" | "55P03") => Failure::Again(why),
+            // a plan or a statement that a migration left behind
+            Some("0A000" | "26000") => Failure::Again(why),
+            // the session was ended: by a person, by another session's crash, by its idle time
+            Some("57P01" | "57P02" | "25P03") => Failure::Again(why),
             Some("XX001" | "XX002") => Failure::Damaged(why),
             Some(code) if code.starts_with("22") || code.starts_with("23") => Failure::Damaged(why),
             Some(_) => Failure::Unavailable { why, effect: Effect::None },
@@ -74,10 +77,12 @@ fn in_doubt(error: &tokio_postgres::Error) -> Failure {
     Failure::Unavailable { why: format!("the commit is in doubt: {}", words(error)), effect: Effect::Unknown }
 }
 
-/// Whether the connection failed, rather than what was sent over it.
+/// Whether the connection failed, rather than what was sent over it. tokio-postgres tells these apart in its words only;
+/// what it may come to call otherwise counts as a failed connection, so that no order is set aside for it.
 fn is_lost(error: &tokio_postgres::Error) -> bool {
-    let broken = |cause: &io::Error| cause.kind() != io::ErrorKind::InvalidInput;
-    error.is_closed() || error.source().and_then(|cause| cause.downcast_ref()).is_some_and(broken)
+    let words = error.to_string();
+    let unfit = ["error serializing", "error deserializing", "error encoding"];
+    error.as_db_error().is_none() && !unfit.iter().any(|unfit| words.starts_with(unfit))
 }
 
 /// What the server or the connection said, with the code that can be looked up.

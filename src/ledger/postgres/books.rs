@@ -11,7 +11,7 @@ use super::rows::{self, order_sql, sale_sql};
 use super::{Core, LAYER};
 use crate::ledger::journal::{Chain, Recounter};
 use crate::ledger::{Adjustment, Move, OrderFilter, OrderPage, Recount, SaleRecord, Snapshot};
-use crate::model::{SaleId, Seq, limits};
+use crate::model::{OrderId, Result as Answer, SaleId, Seq, limits};
 use crate::postgres::{Failure, Lane, Session, attempts, trip, trip_within};
 
 /// A cut for several statements, which may take longer than others.
@@ -33,7 +33,7 @@ impl Core {
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
         meant: impl Fn(&[Row]) -> Result<T, Failure>,
-    ) -> crate::model::Result<T> {
+    ) -> Answer<T> {
         attempts(LAYER, &*self.clock, || async {
             let session = self.database.session(Lane::Read).await?;
             let [statement] = session.prepare([sql]).await?;
@@ -44,16 +44,16 @@ impl Core {
         .await
     }
 
-    pub(super) async fn sales(&self) -> crate::model::Result<Vec<SaleRecord>> {
+    pub(super) async fn sales(&self) -> Answer<Vec<SaleRecord>> {
         let sql = sale_sql!("sales", "order by s.created_at desc, s.id, i.position");
         self.read(sql, &[], |found| Ok(rows::sales(found)?.into_iter().map(|(record, _)| record).collect())).await
     }
 
-    pub(super) async fn sale(&self, sale: &SaleId) -> crate::model::Result<Option<SaleRecord>> {
+    pub(super) async fn sale(&self, sale: &SaleId) -> Answer<Option<SaleRecord>> {
         self.read(SALE, &[&sale.as_str()], |found| Ok(rows::sales(found)?.pop().map(|(record, _)| record))).await
     }
 
-    pub(super) async fn orders(&self, filter: &OrderFilter) -> crate::model::Result<OrderPage> {
+    pub(super) async fn orders(&self, filter: &OrderFilter) -> Answer<OrderPage> {
         let sql = order_sql!(
             "orders",
             "where o.sale = $1 and o.settled_seq > $2 and ($3::text is null or o.state = $3) \
@@ -67,17 +67,16 @@ impl Core {
             let (shown, more) = found.split_at(filter.limit.min(found.len()));
             let orders = shown.iter().map(rows::order).collect::<Result<_, _>>()?;
             let next = shown.last().filter(|_| !more.is_empty()).map(rows::settled_seq).transpose()?;
-            let page = OrderPage { orders, next };
-            Ok(page)
+            Ok(OrderPage { orders, next })
         })
         .await
     }
 
-    pub(super) async fn adjustment(&self, id: crate::model::OrderId) -> crate::model::Result<Option<Adjustment>> {
+    pub(super) async fn adjustment(&self, id: OrderId) -> Answer<Option<Adjustment>> {
         self.read(ADJUSTMENT, &[&rows::uuid(id)], |found| found.first().map(rows::adjustment).transpose()).await
     }
 
-    pub(super) async fn journal(&self, sale: &SaleId, after: Seq, moves_max: usize) -> crate::model::Result<Vec<Move>> {
+    pub(super) async fn journal(&self, sale: &SaleId, after: Seq, moves_max: usize) -> Answer<Vec<Move>> {
         let last = after.0.saturating_add(u64::try_from(moves_max).unwrap_or(u64::MAX));
         let (after, last) = (rows::big(after.0), rows::big(last));
         self.read(MOVES, &[&sale.as_str(), &after, &last], |found| {
@@ -86,7 +85,17 @@ impl Core {
         .await
     }
 
-    pub(super) async fn snapshot_once(&self, sale: &SaleId) -> Result<Option<Snapshot>, Failure> {
+    pub(super) async fn snapshot(&self, sale: &SaleId) -> Answer<Option<Snapshot>> {
+        let limit = limits::LEDGER_RECOUNT_TIME_MAX;
+        attempts(LAYER, &*self.clock, || trip_within(limit, self.snapshot_once(sale))).await
+    }
+
+    pub(super) async fn recount(&self, sale: &SaleId) -> Answer<Option<Recount>> {
+        let limit = limits::LEDGER_RECOUNT_TIME_MAX;
+        attempts(LAYER, &*self.clock, || trip_within(limit, self.recount_once(sale))).await
+    }
+
+    async fn snapshot_once(&self, sale: &SaleId) -> Result<Option<Snapshot>, Failure> {
         let session = self.database.session(Lane::Write).await?;
         let sql = "/* known ids */ select id from orders where sale = $1 \
                    union all select id from adjustments where sale = $1 \
@@ -108,7 +117,7 @@ impl Core {
         end_cut(session, Some(Snapshot { record, used, known: ids })).await
     }
 
-    pub(super) async fn recount_once(&self, sale: &SaleId) -> Result<Option<Recount>, Failure> {
+    async fn recount_once(&self, sale: &SaleId) -> Result<Option<Recount>, Failure> {
         let session = self.database.session(Lane::Recount).await?;
         let sql = order_sql!("recount orders", "where o.sale = $1 order by o.settled_seq");
         let [moves, orders, customers] = session.prepare([MOVES, sql, CUSTOMERS]).await?;
@@ -146,7 +155,7 @@ fn same_move(one: &Row, other: &Row) -> bool {
     matches!((rows::get::<i64>(one, 0), rows::get::<i64>(other, 0)), (Ok(one), Ok(other)) if one == other)
 }
 
-/// Hands over one row after the other; the server sends them no faster than they are taken.
+/// Hands over one row after the other; the server sends them no faster than they are taken. The caller limits the time.
 async fn each(
     session: &Session,
     statement: &Statement,
@@ -154,9 +163,8 @@ async fn each(
     mut take: impl FnMut(Row) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let values = values.iter().copied();
-    let stream = trip_within(limits::LEDGER_RECOUNT_TIME_MAX, session.query_raw(statement, values)).await?;
-    let mut stream = pin!(stream);
-    while let Some(row) = trip_within(limits::LEDGER_RECOUNT_TIME_MAX, stream.try_next()).await? {
+    let mut stream = pin!(session.query_raw(statement, values).await?);
+    while let Some(row) = stream.try_next().await? {
         take(row)?;
     }
     Ok(())
