@@ -44,7 +44,7 @@ pub const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// From a question to the gate's server to its answer; after it, what happened is unknown.
-pub const GATE_CALL_TIME_MAX: Duration = Duration::from_secs(1);
+pub const GATE_CALL_TIME_MAX: Duration = Duration::from_secs(2);
 /// For a new connection to the gate's server, until it has answered once.
 pub const GATE_CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Claims of one sale that wait for the gate's server, in one process; more are refused with `overloaded`. As many again

@@ -180,3 +180,35 @@ fn bracketed_host(url: &str) -> Option<&str> {
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
     host.strip_prefix('[')?.split_once(']').map(|(host, _)| host)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::topology::table;
+    use super::*;
+
+    fn judged(product: &str, version: &str) -> Result<(), Unusable> {
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        let address = Address::new("amqp://user:canary@rabbit/vhost").unwrap();
+        address.judge(&table([("product", text(product)), ("version", text(version))]))
+    }
+
+    #[test]
+    fn old_and_foreign_servers_are_named() {
+        for version in ["3.10.0", "3.13.7", "4.0.9", "10.1"] {
+            judged("RabbitMQ", version).unwrap();
+        }
+        for (product, version) in [("RabbitMQ", "3.9.29"), ("RabbitMQ", "2.8.7"), ("LavinMQ", "2.0.0"), ("", "")] {
+            let said = judged(product, version).unwrap_err().to_string();
+            assert!(said.contains(version) && said.contains(product) && !said.contains("canary"), "{said}");
+        }
+    }
+
+    #[test]
+    fn an_address_shows_no_secret() {
+        let shown = |url: &str| Address::new(url).unwrap().to_string();
+        assert_eq!(shown("amqp://user:canary@rabbit:5673/shop"), "amqp://rabbit:5673, virtual host `shop`");
+        assert_eq!(shown("amqps://user:can%40ary@rabbit"), "amqps://rabbit:5671, virtual host `/`");
+        assert_eq!(shown("amqp://user:canary@rabbit/"), "amqp://rabbit:5672, virtual host `/`");
+        assert_eq!(shown("amqp://user:canary@[::1]:5673/%2f"), "amqp://::1:5673, virtual host `/`");
+    }
+}

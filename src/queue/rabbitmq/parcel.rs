@@ -125,3 +125,56 @@ fn number(headers: Option<&FieldTable>, key: &str) -> Option<i64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::{Claim, Line, OrderId, Sku, Units, Withdrawal};
+
+    fn claim(sale: &str, epoch: u64, reason: &str) -> Message {
+        let line = Line { sku: Sku::new("a").unwrap(), quantity: Units::new(1).unwrap() };
+        let sale = SaleId::new(sale).unwrap();
+        let withdrawal = Withdrawal { id: OrderId([7; 16]), sale, line, reason: reason.to_owned() };
+        Message::claim(Claim::Withdrawal(Arc::new(withdrawal)), Epoch(epoch))
+    }
+
+    fn marker(sale: &str) -> Message {
+        Message { sale: SaleId::new(sale).unwrap(), epoch: Epoch(1), body: Body::Sweep(1) }
+    }
+
+    fn items(messages: &[Message]) -> Vec<Vec<usize>> {
+        pack(0, messages.iter()).into_iter().map(|parcel| parcel.items).collect()
+    }
+
+    #[test]
+    fn one_parcel_for_each_sale_and_epoch() {
+        let messages = [claim("s", 1, ""), claim("t", 1, ""), claim("s", 1, ""), claim("s", 2, "")];
+        assert_eq!(items(&messages), [vec![0, 2], vec![1], vec![3]]);
+        let keys: Vec<String> = pack(0, messages.iter()).iter().map(|parcel| parcel.key.to_string()).collect();
+        assert_eq!(keys, ["s.1", "t.1", "s.2"]);
+    }
+
+    #[test]
+    fn what_was_handed_in_before_a_marker_leaves_before_it() {
+        let big = "x".repeat(limits::PARCEL_BYTES_MAX / 2);
+        let messages = [claim("s", 1, &big), claim("s", 1, &big), marker("s"), claim("s", 1, "")];
+        assert_eq!(items(&messages), [vec![0], vec![1, 3], vec![2]]);
+        let parcels = pack(3, messages.iter());
+        assert_eq!((parcels[2].exchange.as_str(), parcels[2].key.as_str()), ("", "sluice.claims.3"));
+        assert!(parcels.iter().all(|parcel| parcel.body.len() <= limits::PARCEL_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_parcel_is_read_as_it_was_packed() {
+        let messages = vec![claim("s", 1, "with \n and \u{1F389}"), claim("s", 1, "")];
+        let properties = properties(1, 2, 12_345, None);
+        match unpack(&properties, &lines(&messages)) {
+            Content::Messages { messages: read, pushed_ms } => assert_eq!((read, pushed_ms), (messages, 12_345)),
+            Content::Newer(_) | Content::Garbage(_) => panic!("it is readable"),
+        }
+        assert!(matches!(unpack(&properties, b""), Content::Garbage(_)));
+        assert!(matches!(unpack(&BasicProperties::default(), b"{}"), Content::Garbage(_)));
+    }
+}

@@ -18,7 +18,8 @@ use crate::words::{line, sale, sale_id, units};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_admit_exactly_the_stock_and_know_each_others_orders() {
-    let url = fresh_database();
+    let server = RedisServer::start(&[]);
+    let url = server.url();
     let gates = [Arc::new(gate(&url).await), Arc::new(gate(&url).await)];
     open(&*gates[0], &sale("s", &["a"]), 100, 1).await;
     let mut crowd = JoinSet::new();
@@ -125,8 +126,9 @@ async fn the_latch_refuses_without_the_gate_until_units_come_back() {
 /// not after as many as one probe reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_process_learns_all_orders_before_it_refuses_any() {
+    let server = RedisServer::start(&[]);
     for pages in [2, 9] {
-        let url = fresh_database();
+        let url = format!("{}/{pages}", server.url());
         let gate = gate(&url).await;
         let mut loaded = snapshot(&sale("s", &["a"]), 0).await;
         let count = pages * limits::GATE_PROBE_IDS_MAX as u128 + 5;
