@@ -1,96 +1,20 @@
 //! The distributed deployment, for real: several processes of the program over PostgreSQL, Redis and RabbitMQ.
 
-use std::path::Path;
-use std::process::Output;
 use std::time::Duration;
 
 use hyper::Method;
 use serde_json::{Value, json};
 use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::Target;
-use tempfile::TempDir;
 
+use crate::cluster::{Cluster, TOKEN, with};
 use crate::k6::{UNHURRIED, k6};
-use crate::process::{Env, Serving, said, sluice};
+use crate::process::{Env, Serving, said};
 use crate::promises::storm;
 use crate::servers::free_port;
 use crate::servers::redis::RedisServer;
 use crate::servers::trio::Trio;
 use crate::support::eventually;
-
-const TOKEN: &str = "token-of-the-test";
-
-/// Two APIs and two workers over three servers of their own.
-pub(crate) struct Cluster {
-    apis: Vec<Serving>,
-    workers: Vec<Serving>,
-    pub(crate) trio: Trio,
-    folder: TempDir,
-    env: Env,
-}
-
-impl Cluster {
-    pub(crate) fn start() -> Self {
-        let trio = Trio::start();
-        let folder = tempfile::tempdir().unwrap();
-        let mut env = trio.env();
-        env.push(("SLUICE_ADMIN_TOKEN", TOKEN.into()));
-        let spawn = |args: &[&str]| Serving::spawn(folder.path(), args, &env);
-        // All at once on an empty database: each of them wants to migrate it.
-        let workers: Vec<Serving> = (0..2).map(|_| spawn(&["worker", "--listen", "127.0.0.1:0"])).collect();
-        let api = ["serve", "--role", "api", "--listen", "127.0.0.1:0"];
-        let apis: Vec<Serving> = (0..2).map(|_| spawn(&api)).collect();
-        apis.iter().chain(&workers).for_each(|process| drop(process.address()));
-        Self { apis, workers, trio, folder, env }
-    }
-
-    /// The APIs' addresses.
-    pub(crate) fn urls(&self) -> Vec<String> {
-        self.apis.iter().map(|api| format!("http://{}", api.address())).collect()
-    }
-
-    async fn targets(&self) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for url in self.urls() {
-            targets.push(Target::find(&url, false).await.unwrap());
-        }
-        targets
-    }
-
-    /// Runs a command of the program beside the others.
-    #[track_caller]
-    fn run(&self, args: &[&str], code: i32) -> String {
-        let output = with(self.folder.path(), args, &self.env);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    async fn create(&self, items: Value, more: Value) {
-        let mut sale = json!({ "id": "drop", "name": "Drop", "opens_at": "2020-01-01T00:00:00Z", "items": items });
-        sale.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let _created: Value =
-            self.targets().await[0].ask(Method::POST, "/v1/sales", Some(TOKEN), Some(&sale)).await.unwrap();
-    }
-
-    /// The audit, once nothing is on its way any more.
-    pub(crate) async fn settled_audit(&self) -> Value {
-        let target = &self.targets().await[1];
-        let audit = async || target.ask::<Value>(Method::GET, "/v1/sales/drop/audit", Some(TOKEN), None).await.unwrap();
-        let clock = RealClock::new();
-        loop {
-            let audit = audit().await;
-            if audit["verdict"] != "unsettled" {
-                return audit;
-            }
-            assert!(clock.monotonic() < Duration::from_secs(20), "not settled: {audit}\n{}", self.workers[0].said());
-            clock.sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-fn with(folder: &Path, args: &[&str], env: &Env) -> Output {
-    sluice(folder, args).envs(env.iter().map(|(name, value)| (name, value))).output().unwrap()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_apis_and_two_workers_sell_five_hundred_and_fifty_units_to_twenty_thousand_orders() {
@@ -108,19 +32,17 @@ async fn two_apis_and_two_workers_sell_five_hundred_and_fifty_units_to_twenty_th
     assert_eq!(truth, "a|500|0|500|0\nb|50|0|50|0");
     let orders = cluster.trio.psql("select count(*), count(distinct id) from orders where state = 'held'");
     assert_eq!(orders, "550|550");
-    for (process, how) in cluster.apis.iter().chain(&cluster.workers).zip(["API", "API", "worker", "worker"]) {
-        assert!(!process.said().contains("ERROR"), "{how}: {}", process.said());
+    for member in cluster.members() {
+        assert!(!member.said().contains("ERROR"), "{}", member.said());
     }
     // Without any server, and from the servers' memory alone.
     assert!(cluster.run(&["audit", "drop"], 0).contains("EXACT"));
-    let Cluster { apis, workers, folder, env, trio } = cluster;
-    for process in apis.into_iter().chain(workers) {
-        let (code, said, printed) = process.stop();
+    let mut cluster = cluster;
+    for member in cluster.members_mut() {
+        let (code, said, printed) = member.stop();
         assert_eq!((code, printed.as_str()), (Some(0), ""), "{said}");
     }
-    let audit = with(folder.path(), &["audit", "drop", "--json"], &env);
-    assert_eq!(audit.status.code(), Some(0), "{}", said(&audit));
-    drop(trio);
+    cluster.run(&["audit", "drop", "--json"], 0);
 }
 
 /// What a buyer's shop would see on a drop: 500 virtual users of k6, over both APIs.

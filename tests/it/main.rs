@@ -1,6 +1,7 @@
 //! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
 
 mod architecture;
+mod cluster;
 mod contracts;
 mod data_folder;
 mod deploy;

@@ -94,6 +94,21 @@ impl Serving {
         after.expect("a whole line").0.trim().to_owned()
     }
 
+    /// Stops it where it stands.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success(), "could not send {signal}");
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -106,8 +121,7 @@ impl Serving {
 
     /// Asks it to stop; answers with its exit code, everything it said, and everything it printed.
     pub(crate) fn stop(self) -> (Option<i32>, String, String) {
-        let asked = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
-        assert!(asked.success());
+        self.signal("TERM");
         self.ended()
     }
 

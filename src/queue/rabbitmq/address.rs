@@ -197,9 +197,14 @@ mod tests {
         for version in ["3.10.0", "3.13.7", "4.0.9", "10.1"] {
             judged("RabbitMQ", version).unwrap();
         }
-        for (product, version) in [("RabbitMQ", "3.9.29"), ("RabbitMQ", "2.8.7"), ("LavinMQ", "2.0.0"), ("", "")] {
+        for (product, version, named) in [
+            ("RabbitMQ", "3.9.29", "3.9.29"),
+            ("RabbitMQ", "2.8.7", "2.8.7"),
+            ("LavinMQ", "2.0.0", "LavinMQ"),
+            ("", "", "not RabbitMQ"),
+        ] {
             let said = judged(product, version).unwrap_err().to_string();
-            assert!(said.contains(version) && said.contains(product) && !said.contains("canary"), "{said}");
+            assert!(said.contains(named) && !said.contains("canary"), "{said}");
         }
     }
 

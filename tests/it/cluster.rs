@@ -1,0 +1,166 @@
+//! A distributed Sluice of one test's own: processes of the real program over three private servers.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use sluice::clock::{Clock, RealClock};
+use sluice::load::wire::Target;
+use tempfile::TempDir;
+
+use crate::process::{Env, Serving, said, sluice};
+use crate::servers::free_port;
+use crate::servers::trio::Trio;
+
+pub(crate) const TOKEN: &str = "token-of-the-test";
+
+/// How long a sale may take to settle after everything is well again; a busy machine is slow.
+const SETTLED_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// APIs and workers over three servers of their own.
+pub(crate) struct Cluster {
+    pub(crate) apis: Vec<Member>,
+    pub(crate) workers: Vec<Member>,
+    pub(crate) trio: Trio,
+    folder: TempDir,
+    env: Env,
+}
+
+/// One process of a cluster, which keeps its address through all its lives.
+pub(crate) struct Member {
+    pub(crate) address: String,
+    args: Vec<String>,
+    folder: PathBuf,
+    env: Env,
+    serving: Option<Serving>,
+}
+
+impl Cluster {
+    /// Two APIs and two workers.
+    pub(crate) fn start() -> Self {
+        Self::of(2, 2)
+    }
+
+    pub(crate) fn of(apis: usize, workers: usize) -> Self {
+        let trio = Trio::start();
+        let env = trio.env();
+        Self::over(trio, env, apis, workers)
+    }
+
+    /// Processes that find their servers by these variables. They start all at once on an empty database: each of them
+    /// wants to migrate it.
+    pub(crate) fn over(trio: Trio, mut env: Env, apis: usize, workers: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        env.push(("SLUICE_ADMIN_TOKEN", TOKEN.into()));
+        let member = |role: &[&str]| Member::new(role, folder.path(), &env);
+        let apis = (0..apis).map(|_| member(&["serve", "--role", "api"])).collect();
+        let workers = (0..workers).map(|_| member(&["worker"])).collect();
+        let mut cluster = Self { apis, workers, trio, folder, env };
+        cluster.members_mut().for_each(|member| member.spawn(&[]));
+        cluster.members().for_each(Member::is_up);
+        cluster
+    }
+
+    /// All processes.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.apis.iter().chain(&self.workers)
+    }
+
+    /// All processes, to do something to them.
+    pub(crate) fn members_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.apis.iter_mut().chain(&mut self.workers)
+    }
+
+    /// The APIs' addresses.
+    pub(crate) fn urls(&self) -> Vec<String> {
+        self.apis.iter().map(|api| format!("http://{}", api.address)).collect()
+    }
+
+    pub(crate) async fn targets(&self) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for url in self.urls() {
+            targets.push(Target::find(&url, false).await.unwrap());
+        }
+        targets
+    }
+
+    /// Runs a command of the program beside the others.
+    #[track_caller]
+    pub(crate) fn run(&self, args: &[&str], code: i32) -> String {
+        let output = with(self.folder.path(), args, &self.env);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Creates the sale `drop`, open since long ago.
+    pub(crate) async fn create(&self, items: Value, more: Value) {
+        let mut sale = json!({ "id": "drop", "name": "Drop", "opens_at": "2020-01-01T00:00:00Z", "items": items });
+        sale.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let _created: Value =
+            self.targets().await[0].ask(Method::POST, "/v1/sales", Some(TOKEN), Some(&sale)).await.unwrap();
+    }
+
+    /// The audit, once nothing is on its way any more.
+    pub(crate) async fn settled_audit(&self) -> Value {
+        let target = self.targets().await.pop().unwrap();
+        let audit = async || target.ask::<Value>(Method::GET, "/v1/sales/drop/audit", Some(TOKEN), None).await.unwrap();
+        let clock = RealClock::new();
+        loop {
+            let audit = audit().await;
+            if audit["verdict"] != "unsettled" {
+                return audit;
+            }
+            assert!(clock.monotonic() < SETTLED_TIME_MAX, "not settled: {audit}\n{}", self.workers[0].said());
+            clock.sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Member {
+    fn new(role: &[&str], folder: &Path, env: &Env) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let args = role.iter().chain(&["--listen", &address]).map(ToString::to_string).collect();
+        Self { address, args, folder: folder.to_owned(), env: env.clone(), serving: None }
+    }
+
+    /// Starts the process, with these variables besides its own; it may not be up yet.
+    pub(crate) fn spawn(&mut self, more: &[(&'static str, String)]) {
+        assert!(self.serving.is_none(), "{} runs already", self.address);
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        self.serving = Some(Serving::spawn(&self.folder, &args, &[&self.env, more].concat()));
+    }
+
+    /// Waits until it listens and has found its servers.
+    #[track_caller]
+    pub(crate) fn is_up(&self) {
+        drop(self.serving().address());
+    }
+
+    /// The running process.
+    #[track_caller]
+    pub(crate) fn serving(&self) -> &Serving {
+        self.serving.as_ref().expect("it runs")
+    }
+
+    /// What its present life has said.
+    pub(crate) fn said(&self) -> String {
+        self.serving().said()
+    }
+
+    /// Ends it the hard way.
+    pub(crate) fn kill(&mut self) {
+        self.serving.take().expect("it runs").kill();
+    }
+
+    /// Asks it to stop; answers with its exit code, everything it said, and everything it printed.
+    pub(crate) fn stop(&mut self) -> (Option<i32>, String, String) {
+        self.serving.take().expect("it runs").stop()
+    }
+}
+
+/// Runs a command of the program in this environment.
+pub(crate) fn with(folder: &Path, args: &[&str], env: &Env) -> Output {
+    sluice(folder, args).envs(env.iter().map(|(name, value)| (name, value))).output().unwrap()
+}
