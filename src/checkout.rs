@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 
+use crate::fault::{self, Moment};
 use crate::gate::{Admission, Refusal};
 use crate::ledger::{Turn, Turned};
 use crate::model::{
@@ -46,8 +47,10 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
     let _slot = shop.pushing.try_acquire().map_err(|_| Error::Overloaded("the queue"))?;
     let claim = Claim::Order(order.clone());
     let started = shop.clock.monotonic();
+    fault::at(Moment::BeforeAdmit);
     let admission = shop.gate.admit(&claim).await?;
     if let Admission::Admitted(_) = admission {
+        fault::at(Moment::Admitted);
         let took = shop.clock.monotonic().saturating_sub(started);
         metrics::histogram!("sluice_stage_duration_seconds", "stage" => "admit").record(took);
     }
@@ -73,7 +76,10 @@ pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push
     let timeout = shop.queue.push_timeout();
     match pushed {
         Ok(Push::Durable) if timeout.is_some_and(|timeout| took >= timeout) => Err(unknown("its answer came too late")),
-        Ok(push) => Ok(push),
+        Ok(push) => {
+            fault::at(Moment::Confirmed);
+            Ok(push)
+        }
         Err(error) => Err(unknown(error)),
     }
 }
@@ -156,11 +162,13 @@ pub async fn find_settled(shop: &Shop, id: OrderId, time_max: Duration) -> Resul
 
 /// Confirms or cancels a hold; an order that is still on its way is waited for.
 pub async fn turn(shop: &Shop, id: OrderId, turn: Turn, time_max: Duration) -> Result<Turned> {
+    fault::at(Moment::BeforeTurn);
     let turned = match shop.ledger.turn(id, turn).await? {
         Turned::Unknown if find_settled(shop, id, time_max).await?.is_some() => shop.ledger.turn(id, turn).await?,
         turned => turned,
     };
     if let Turned::Done(_, moves) = &turned {
+        fault::at(Moment::Turned);
         reconcile::apply(shop, std::slice::from_ref(moves)).await;
     }
     Ok(turned)

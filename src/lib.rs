@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod deployment;
+pub mod fault;
 pub mod gate;
 pub mod http;
 pub mod ledger;

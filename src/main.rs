@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use sluice::cli::Cli;
-use sluice::config;
+use sluice::{config, fault};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
 
 fn run() -> anyhow::Result<ExitCode> {
     config::load_env_file()?;
+    fault::arm()?;
     let cli = Cli::parse();
     tokio::runtime::Runtime::new()?.block_on(cli.run())
 }

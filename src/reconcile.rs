@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join;
 use futures_util::stream::{self, StreamExt};
 
+use crate::fault::{self, Moment};
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
 use crate::model::{Effect, Epoch, Error, Result, SaleId, SaleState, Seq, limits};
@@ -160,6 +161,7 @@ pub async fn apply(shop: &Shop, written: &[SaleMoves]) {
             Ok(Some(applied)) if applied < last.seq => catch_up(shop, sale).await,
             followed => followed.map(drop),
         };
+        fault::at(Moment::Followed);
         if let Err(error) = result {
             tracing::warn!(%error, %sale, "the gate did not follow, it will catch up");
         }
@@ -186,6 +188,9 @@ pub async fn catch_up(shop: &Shop, sale: &SaleId) -> Result<()> {
 /// Gives back due holds once; answers how long to wait before looking again.
 pub async fn lapse_once(shop: &Shop) -> Result<Duration> {
     let lapses = shop.ledger.lapse(limits::LAPSE_BATCH_ORDERS_MAX).await?;
+    if !lapses.moves.is_empty() {
+        fault::at(Moment::Lapsed);
+    }
     apply(shop, &lapses.moves).await;
     for lag_ms in &lapses.lags_ms {
         metrics::histogram!("sluice_hold_release_lag_seconds").record(Duration::from_millis(*lag_ms));
@@ -207,6 +212,7 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     if !marked(shop, marker, deadline, |record| record.swept >= Some(number)).await? {
         return Ok(());
     }
+    fault::at(Moment::Swept);
     catch_up(shop, sale).await?;
     let mut again = 0_u64;
     for (claim, epoch) in before {
@@ -281,18 +287,22 @@ async fn reload_until(shop: &Shop, sale: &SaleId, deadline: Duration) -> Result<
     let Some(EpochState { epoch, .. }) = shop.ledger.step_epoch(sale, EpochStep::Raise).await? else {
         return Ok(false);
     };
+    fault::at(Moment::Raised);
     // 2. Fence: no push of an earlier epoch gets into the queue from here on.
     shop.queue.fence(sale, epoch).await?;
+    fault::at(Moment::Fenced);
     // 3. A push that passed the fence just before is too late now to be promised. Before the first epoch there was none.
     if let Some(timeout) = shop.queue.push_timeout().filter(|_| epoch > FIRST_EPOCH) {
         shop.clock.sleep(timeout).await;
     }
+    fault::at(Moment::Waited);
     // 4. Marker: once it is settled, so is all that passed the fence, and the epochs before are closed.
     let marker = Message { sale: sale.clone(), epoch, body: Body::Close };
     let closed = |record: &SaleRecord| is_at(record.epoch, epoch, EpochStage::Closed);
     if !marked(shop, marker, deadline, closed).await? {
         return Ok(false);
     }
+    fault::at(Moment::Closed);
     // 5. Load what the ledger knows; the gate stays closed.
     let Some(snapshot) = shop.ledger.snapshot(sale).await? else { return Ok(false) };
     if has_ended(shop, &snapshot.record) && shop.gate.view(sale).await?.is_none() {
@@ -302,16 +312,20 @@ async fn reload_until(shop: &Shop, sale: &SaleId, deadline: Duration) -> Result<
     if !shop.gate.load(&snapshot, epoch).await? {
         return Ok(false);
     }
+    fault::at(Moment::Loaded);
     // 6. Let the new epoch into the queue.
     shop.queue.bind(sale, epoch, true).await?;
+    fault::at(Moment::Bound);
     // 7. Live, if nobody overtook us.
     let state = shop.ledger.step_epoch(sale, EpochStep::Live(epoch)).await?;
     if !state.is_some_and(|state| is_at(state, epoch, EpochStage::Live)) {
         shop.queue.bind(sale, epoch, false).await?;
         return Ok(false);
     }
+    fault::at(Moment::Live);
     // 8. Open.
     let open = shop.gate.open(sale, epoch).await?;
+    fault::at(Moment::Opened);
     catch_up(shop, sale).await?;
     tracing::info!(%sale, %epoch, open, "loaded the gate");
     Ok(open)

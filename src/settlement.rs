@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use crate::fault::{self, Moment};
 use crate::ledger::{Settlement, Verdict};
 use crate::model::{Error, Message, Result, SaleId, limits};
 use crate::queue::Delivery;
@@ -26,6 +27,7 @@ pub async fn run(shop: &Shop) {
 /// Settles one batch: waits for it, commits, and only then acknowledges.
 pub async fn settle_once(shop: &Shop) -> Result<()> {
     let delivery = shop.queue.pull(limits::SETTLE_BATCH_CLAIMS_MAX).await?;
+    fault::at(Moment::Pulled);
     let started = shop.clock.monotonic();
     let settlement = match shop.ledger.settle(&delivery.messages).await {
         Err(Error::Damaged(what, why)) => return park_the_bad(shop, delivery, &format!("{what}: {why}")).await,
@@ -33,7 +35,9 @@ pub async fn settle_once(shop: &Shop) -> Result<()> {
     };
     let took = shop.clock.monotonic().saturating_sub(started);
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "settle").record(took);
+    fault::at(Moment::Committed);
     shop.queue.acknowledge(delivery.receipt).await?;
+    fault::at(Moment::Acknowledged);
     finish(shop, &delivery.messages, &settlement).await;
     Ok(())
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Interval, interval_at};
 
+use crate::fault::{self, Moment};
+
 /// A stream that fails when a write waits for longer than its limit.
 pub(super) struct StallGuard<S> {
     stream: S,
@@ -33,6 +35,12 @@ impl<S> StallGuard<S> {
     }
 }
 
+fn answered(poll: &Poll<io::Result<usize>>) {
+    if matches!(poll, Poll::Ready(Ok(_))) {
+        fault::at(Moment::Answered);
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, into)
@@ -42,6 +50,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write(context, bytes);
+        answered(&poll);
         self.watch(context, poll)
     }
 
@@ -51,6 +60,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for StallGuard<S> {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        answered(&poll);
         self.watch(context, poll)
     }
 

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::batcher::{Batcher, Gone, batcher};
 use crate::clock::Clock;
+use crate::fault::{self, Moment};
 use crate::model::{
     Body, Claim, Customer, Effect, Error, Message, OrderId, OrderRecord, Result, Sale, SaleId, Seq, Time, Units, Verb,
     limits,
@@ -282,6 +283,7 @@ impl Core {
                 Ok::<_, Failure>(known.contains(&claim.id()))
             })?;
         }
+        fault::at(Moment::BeforeCommit);
         self.save(session, &desks).await?;
         Ok(Settlement { verdicts, moves: desks.into_iter().filter_map(Desk::into_moves).collect() })
     }

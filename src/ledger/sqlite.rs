@@ -14,6 +14,7 @@ use super::{
     SaleRecord, Settlement, Snapshot, Steered, Turn, Turned, Verdict,
 };
 use crate::clock::Clock;
+use crate::fault::{self, Moment};
 use crate::ledger::{Adjustment, Move};
 use crate::model::{Claim, Message, OrderId, OrderRecord, Result, Sale, SaleId, Seq, Time, Units, Verb};
 use crate::sqlite::{Failure, Store};
@@ -167,6 +168,7 @@ fn settle(connection: &Connection, messages: &[Message], now: Time) -> Result<Se
         rows::save(connection, &desk)?;
         moves.extend(desk.into_moves());
     }
+    fault::at(Moment::BeforeCommit);
     Ok(Settlement { verdicts, moves })
 }
 

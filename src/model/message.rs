@@ -32,4 +32,9 @@ impl Message {
     pub fn claim(claim: Claim, epoch: Epoch) -> Self {
         Self { sale: claim.sale().clone(), epoch, body: Body::Claim(claim) }
     }
+
+    /// Whether it is a claim, and no marker.
+    pub fn is_claim(&self) -> bool {
+        matches!(self.body, Body::Claim(_))
+    }
 }

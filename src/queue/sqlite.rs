@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::{Delivery, Depth, Push, Queue, Receipt};
 use crate::batcher::{Batcher, Batches, Gone, Waiting, batcher};
 use crate::clock::Clock;
+use crate::fault::{self, Moment};
 use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
 use crate::sqlite::{Failure, Store};
 
@@ -180,8 +181,15 @@ async fn push_batches(
     while let Some(batch) = batches.next(limits::PUSH_BATCH_CLAIMS_MAX).await {
         let (messages, answers): (Vec<Message>, Vec<_>) = batch.into_iter().map(Waiting::split).unzip();
         let now = clock.now().millis();
+        let claims = messages.iter().any(Message::is_claim);
+        if claims {
+            fault::at(Moment::BeforePublish);
+        }
         match store.write(LAYER, move |connection| insert(connection, &messages, now)).await {
             Ok(pushes) => {
+                if claims {
+                    fault::at(Moment::Published);
+                }
                 pushed.notify_one();
                 answers.into_iter().zip(pushes).for_each(|(answer, push)| answer(Ok(push)));
             }

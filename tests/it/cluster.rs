@@ -1,5 +1,6 @@
 //! A distributed Sluice of one test's own: processes of the real program over three private servers.
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::time::Duration;
@@ -19,13 +20,18 @@ pub(crate) const TOKEN: &str = "token-of-the-test";
 /// How long a sale may take to settle after everything is well again; a busy machine is slow.
 const SETTLED_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// APIs and workers over three servers of their own.
-pub(crate) struct Cluster {
+/// Processes of one deployment.
+pub(crate) struct Crew {
     pub(crate) apis: Vec<Member>,
     pub(crate) workers: Vec<Member>,
-    pub(crate) trio: Trio,
     folder: TempDir,
     env: Env,
+}
+
+/// A crew over three servers of its own.
+pub(crate) struct Cluster {
+    crew: Crew,
+    pub(crate) trio: Trio,
 }
 
 /// One process of a cluster, which keeps its address through all its lives.
@@ -49,18 +55,47 @@ impl Cluster {
         Self::over(trio, env, apis, workers)
     }
 
+    /// Processes that find these servers by these variables.
+    pub(crate) fn over(trio: Trio, env: Env, apis: usize, workers: usize) -> Self {
+        Self { crew: Crew::start(env, apis, workers), trio }
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Crew;
+
+    fn deref(&self) -> &Crew {
+        &self.crew
+    }
+}
+
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut Crew {
+        &mut self.crew
+    }
+}
+
+impl Crew {
     /// Processes that find their servers by these variables. They start all at once on an empty database: each of them
     /// wants to migrate it.
-    pub(crate) fn over(trio: Trio, mut env: Env, apis: usize, workers: usize) -> Self {
+    pub(crate) fn start(env: Env, apis: usize, workers: usize) -> Self {
+        Self::of(env, &vec![&["serve", "--role", "api"][..]; apis], &vec![&["worker"][..]; workers])
+    }
+
+    /// One process that is everything.
+    pub(crate) fn embedded() -> Self {
+        Self::of(Env::new(), &[&["serve"]], &[])
+    }
+
+    fn of(mut env: Env, apis: &[&[&str]], workers: &[&[&str]]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         env.push(("SLUICE_ADMIN_TOKEN", TOKEN.into()));
-        let member = |role: &[&str]| Member::new(role, folder.path(), &env);
-        let apis = (0..apis).map(|_| member(&["serve", "--role", "api"])).collect();
-        let workers = (0..workers).map(|_| member(&["worker"])).collect();
-        let mut cluster = Self { apis, workers, trio, folder, env };
-        cluster.members_mut().for_each(|member| member.spawn(&[]));
-        cluster.members().for_each(Member::is_up);
-        cluster
+        let member = |role: &&[&str]| Member::new(role, folder.path(), &env);
+        let (apis, workers) = (apis.iter().map(member).collect(), workers.iter().map(member).collect());
+        let mut crew = Self { apis, workers, folder, env };
+        crew.members_mut().for_each(|member| member.spawn(&[]));
+        crew.members().for_each(Member::is_up);
+        crew
     }
 
     /// All processes.
@@ -112,7 +147,8 @@ impl Cluster {
             if audit["verdict"] != "unsettled" {
                 return audit;
             }
-            assert!(clock.monotonic() < SETTLED_TIME_MAX, "not settled: {audit}\n{}", self.workers[0].said());
+            let said = || self.members().map(Member::said).collect::<Vec<_>>().join("\n");
+            assert!(clock.monotonic() < SETTLED_TIME_MAX, "not settled: {audit}\n{}", said());
             clock.sleep(Duration::from_millis(20)).await;
         }
     }
@@ -149,9 +185,23 @@ impl Member {
         self.serving().said()
     }
 
-    /// Ends it the hard way.
+    /// Ends it the hard way, wherever it is.
     pub(crate) fn kill(&mut self) {
-        self.serving.take().expect("it runs").kill();
+        self.serving.take().expect("it was started").kill();
+    }
+
+    /// Whether it died by itself, or stands still.
+    pub(crate) fn is_struck(&self) -> bool {
+        matches!(self.serving().condition(), 'T' | 'Z')
+    }
+
+    /// Goes on if it stands still; otherwise it is started anew, with nothing that may strike it.
+    pub(crate) fn go_on(&mut self) {
+        if self.serving().condition() == 'T' {
+            return self.serving().resume();
+        }
+        self.kill();
+        self.spawn(&[]);
     }
 
     /// Asks it to stop; answers with its exit code, everything it said, and everything it printed.

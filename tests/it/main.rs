@@ -1,8 +1,10 @@
 //! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
 
 mod architecture;
+mod buyers;
 mod cluster;
 mod contracts;
+mod crashes;
 mod data_folder;
 mod deploy;
 mod distributed;

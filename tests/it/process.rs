@@ -94,6 +94,13 @@ impl Serving {
         after.expect("a whole line").0.trim().to_owned()
     }
 
+    /// The kernel's letter for it: `T` if it stands still, `Z` if it is dead.
+    pub(crate) fn condition(&self) -> char {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name before it stands in brackets, and may hold anything.
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap()
+    }
+
     /// Stops it where it stands.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");

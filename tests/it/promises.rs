@@ -3,44 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use hyper::Method;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::{Target, Wire};
 
+use crate::buyers::{Buyers, Habit, Told, order};
 use crate::process::{Serving, run};
-
-/// What an order was answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
-    /// 202 or 200, with the order's id.
-    Promised(String),
-    SoldOut,
-    /// 503, or no answer: ask again.
-    NotNow,
-}
-
-/// Orders one unit over this connection.
-async fn order(wire: &mut Wire, target: &Target, customer: &str, sku: &str) -> anyhow::Result<Told> {
-    let body = json!({ "customer": customer, "lines": [{ "sku": sku, "quantity": 1 }] }).to_string();
-    let mut request = target.request(Method::POST, "/v1/sales/drop/orders".parse()?, body.into());
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    request.headers_mut().insert("idempotency-key", HeaderValue::from_str(&format!("{customer}-{sku}"))?);
-    let answer = wire.call(request).await?;
-    let body: Value = serde_json::from_slice(&answer.body)?;
-    Ok(match (answer.status.as_u16(), body["type"].as_str()) {
-        (200 | 202, _) => Told::Promised(body["id"].as_str().unwrap().to_owned()),
-        (409, Some("/problems/sold-out")) => Told::SoldOut,
-        (503, _) => Told::NotNow,
-        _ => panic!("{}: {body}", answer.status),
-    })
-}
 
 fn create(data: &Path, items: &[&str]) {
     let items = items.iter().flat_map(|item| ["--item", item]);
@@ -71,7 +43,7 @@ pub(crate) async fn storm(targets: &[Target], skus: &'static [&'static str]) -> 
                 let sender = if number % 5 == 4 { (connection + 1) % CONNECTIONS } else { connection };
                 let number = if number % 5 == 4 { number - 1 } else { number };
                 let (customer, sku) = (format!("c-{sender}-{number}"), skus[(sender + number) % skus.len()]);
-                told.push((customer.clone(), order(&mut wire, &target, &customer, sku).await.unwrap()));
+                told.push((customer.clone(), order(&mut wire, &target, "drop", &customer, sku).await.unwrap()));
             }
             told
         })
@@ -92,7 +64,7 @@ pub(crate) async fn storm(targets: &[Target], skus: &'static [&'static str]) -> 
         let target = &targets[at % targets.len()];
         let mut wire = Wire::open(target).await.unwrap();
         let number: usize = customer.split('-').skip(1).map(|part| part.parse::<usize>().unwrap()).sum();
-        let again = order(&mut wire, target, customer, skus[number % skus.len()]).await.unwrap();
+        let again = order(&mut wire, target, "drop", customer, skus[number % skus.len()]).await.unwrap();
         assert_eq!(again, Told::Promised(ids.iter().next().unwrap().clone()));
         assert!(!refused.contains(customer), "{customer} was accepted and then told that it is sold out");
     }
@@ -122,62 +94,23 @@ async fn eight_kills_during_a_sale_break_no_promise_and_leave_no_unit() {
     let mut serving = Serving::start_at(folder.path(), &address);
     create(folder.path(), &[&format!("a={UNITS}")]);
     let target = Target::find(&format!("http://{address}"), false).await.unwrap();
-    let sold = Arc::new(AtomicUsize::new(0));
-    let crowd: Vec<_> = (0..64).map(|number| tokio::spawn(insist(target.clone(), number, sold.clone()))).collect();
+    let crowd = Buyers::come(std::slice::from_ref(&target), "drop", "c", 64, Habit::Keep);
     for kill in 1..=KILLS {
         // Every kill meets a sale in full swing, with orders between gate, queue and answer.
-        while sold.load(Ordering::Relaxed) < kill * 330 {
+        while crowd.promised() < kill * 330 {
             tokio::task::yield_now().await;
         }
         serving.kill();
         serving = Serving::start_at(folder.path(), &address);
     }
-    let mut promised = HashSet::new();
-    for told in join_all(crowd).await {
-        for id in told.unwrap() {
-            assert!(promised.insert(id), "two customers got one order");
-        }
-    }
+    let promised = crowd.gone().await;
     let audit = audit_when_settled(folder.path()).await;
     assert_eq!(audit["stock"]["items"][0]["held"], UNITS, "{audit}");
     assert_eq!(promised.len() as u64, UNITS);
-    for id in &promised {
+    for id in promised.keys() {
         let order: Value = target.ask(Method::GET, &format!("/v1/orders/{id}"), None, None).await.unwrap();
         assert_eq!(order["state"], "held", "{order}");
     }
-}
-
-/// Orders for one customer after another, each again and again until it has a final answer; ends at the first "sold out".
-/// Answers with what was promised.
-async fn insist(target: Target, number: usize, sold: Arc<AtomicUsize>) -> Vec<String> {
-    let (clock, mut promised, mut wire) = (RealClock::new(), Vec::new(), None);
-    for customer in 0.. {
-        let customer = format!("c-{number}-{customer}");
-        let told = loop {
-            let told = once(&mut wire, &target, &customer).await.unwrap_or(Told::NotNow);
-            if told != Told::NotNow {
-                break told;
-            }
-            clock.sleep(Duration::from_millis(5)).await;
-        };
-        match told {
-            Told::Promised(id) => promised.push(id),
-            Told::SoldOut | Told::NotNow => break,
-        }
-        sold.fetch_add(1, Ordering::Relaxed);
-    }
-    promised
-}
-
-/// Orders over the open connection, or a new one; a connection that failed is not used again.
-async fn once(wire: &mut Option<Wire>, target: &Target, customer: &str) -> anyhow::Result<Told> {
-    let mut open = match wire.take() {
-        Some(open) => open,
-        None => Wire::open(target).await?,
-    };
-    let told = order(&mut open, target, customer, "a").await?;
-    *wire = Some(open);
-    Ok(told)
 }
 
 /// Audits until nothing is on its way, for at most ten seconds.

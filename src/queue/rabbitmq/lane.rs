@@ -20,6 +20,7 @@ use super::session::{MANDATORY, Session, alarmed};
 use super::{LAYER, Shared, not_connected, parcel};
 use crate::batcher::{Batches, Waiting};
 use crate::clock::Clock;
+use crate::fault::{self, Moment};
 use crate::model::{Effect, Error, Message, Result, limits};
 use crate::queue::Push;
 
@@ -73,7 +74,14 @@ async fn push(
         let lane = &session.lanes[shard];
         publishing.push(Box::pin(lane.basic_publish(exchange, key, MANDATORY, &parcel.body, properties)));
     }
+    let claims = handed.iter().any(|handed| handed.message.is_claim());
+    if claims {
+        fault::at(Moment::BeforePublish);
+    }
     let confirms = confirmed(session, publishing).await;
+    if claims {
+        fault::at(Moment::Published);
+    }
     let mut pushes = vec![Err(unknown("it cannot be written")); handed.len()];
     let answers = match confirms {
         Ok(confirmations) => answers(&ids, confirmations),

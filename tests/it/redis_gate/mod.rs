@@ -8,13 +8,13 @@ mod trust;
 
 use std::sync::Arc;
 
-use redis::{ConnectionLike, FromRedisValue};
 use sluice::clock::RealClock;
 use sluice::gate::{Admission, Gate, RedisGate, Refusal};
 use sluice::ledger::{Books, Ledger};
 use sluice::model::{Claim, Customer, Epoch, Order, OrderId, Sale, SaleId, Snapshot};
 
 use crate::model_ledger::ModelLedger;
+use crate::servers::redis::say;
 use crate::words::{line, sale_id, sku, units};
 
 /// A gate as a process of its own would have it.
@@ -56,15 +56,6 @@ fn repeat(claim: &Claim, epoch: u64) -> Admission {
 
 fn sold_out(may_return: bool) -> Admission {
     Admission::Refused(Refusal::SoldOut { sku: sku("a"), may_return })
-}
-
-/// Says this to the server, around the gate.
-fn say<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
-    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-    let mut command = redis::Cmd::new();
-    command.arg(words);
-    let answer = connection.req_command(&command).unwrap_or_else(|error| panic!("{words:?}: {error}"));
-    redis::from_redis_value(answer).unwrap()
 }
 
 /// What the server says of itself.

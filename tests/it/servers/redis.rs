@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use redis::{ConnectionLike, FromRedisValue};
+
 use super::{Server, free_port, program};
 
 /// Databases of the shared server; each test takes one.
@@ -65,4 +67,13 @@ pub(crate) fn fresh_database() -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     assert!(number < DATABASES, "more tests than databases");
     format!("{}/{number}", SHARED.get_or_init(|| RedisServer::start(&[])).url())
+}
+
+/// Says this to a server, and answers what it says.
+pub(crate) fn say<T: FromRedisValue>(url: &str, words: &[&str]) -> T {
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut command = redis::Cmd::new();
+    command.arg(words);
+    let answer = connection.req_command(&command).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+    redis::from_redis_value(answer).unwrap()
 }

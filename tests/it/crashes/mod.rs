@@ -1,0 +1,116 @@
+//! Crashes between any two steps of the real program: each moment of `src/fault.rs` times each strike of `scene.rs`, on both
+//! deployments. `SLUICE_SCENES=all ./test crashes -- --nocapture` plays every scene; without it, those with killed servers
+//! are a choice.
+
+mod account;
+mod scene;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use sluice::fault::Moment;
+
+use crate::process::Env;
+use crate::servers::trio::Trio;
+use scene::{Servers, Stage, Strike};
+
+/// From the return of the last part to full service.
+const BACK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Stages that share their servers.
+const STAGES: usize = 3;
+/// Of the scenes with killed servers, one in so many is played each time.
+const CHOICE: usize = 6;
+
+/// How many scenes of each strike were played, and the longest time to full service.
+#[derive(Default)]
+struct Tally(BTreeMap<Strike, (usize, Duration)>);
+
+impl Tally {
+    fn add(&mut self, strike: Strike, scenes: usize, took: Duration) {
+        let (count, longest) = self.0.entry(strike).or_default();
+        *count += scenes;
+        *longest = (*longest).max(took);
+    }
+
+    fn show(&self, deployment: &str) {
+        for (strike, (count, longest)) in &self.0 {
+            println!("{deployment}: {strike:?} at {count} moments, full service within {} ms", longest.as_millis());
+        }
+    }
+}
+
+/// The moments of a process, in the sequence of an order's way.
+fn moments() -> impl Iterator<Item = Moment> {
+    Moment::value_variants().iter().copied()
+}
+
+fn all_scenes() -> bool {
+    std::env::var("SLUICE_SCENES").is_ok_and(|which| which == "all")
+}
+
+async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: Strike) {
+    let took = stage.play(moment, strike).await;
+    println!("{strike:?} at {}: {} ms", moment.name(), took.as_millis());
+    assert!(took < BACK_TIME_MAX, "{strike:?} at {}: no full service after {took:?}", moment.name());
+    tally.add(strike, 1, took);
+}
+
+/// An embedded gate forgets with its process, so nothing is ever left over for a sweep there.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_that_dies_or_stands_still_anywhere_keeps_every_promise() {
+    let (mut stage, mut tally) = (Stage::embedded().await, Tally::default());
+    for strike in [Strike::Killed, Strike::Frozen] {
+        for moment in moments().filter(|moment| *moment != Moment::Swept) {
+            play(&mut stage, &mut tally, moment, strike).await;
+        }
+    }
+    tally.show("embedded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_die_or_stand_still_anywhere_keep_every_promise() {
+    let trio = Trio::start();
+    let env = trio.env();
+    let mut scenes: Vec<Vec<(Moment, Strike)>> = vec![Vec::new(); STAGES];
+    let strikes = [Strike::Killed, Strike::Frozen, Strike::GateEmptied, Strike::SessionsEnded];
+    let all = moments().flat_map(|moment| strikes.map(|strike| (moment, strike)));
+    all.enumerate().for_each(|(number, scene)| scenes[number % STAGES].push(scene));
+    let stages = scenes.into_iter().enumerate().map(async |(number, scenes)| {
+        let mut tally = Tally::default();
+        let mut stage = Stage::distributed(Servers::Shared(&trio, part_of(&trio, &env, number))).await;
+        for (moment, strike) in scenes {
+            play(&mut stage, &mut tally, moment, strike).await;
+        }
+        tally
+    });
+    let mut sum = Tally::default();
+    for tally in futures_util::future::join_all(stages).await {
+        tally.0.into_iter().for_each(|(strike, (count, took))| sum.add(strike, count, took));
+    }
+    sum.show("distributed");
+}
+
+/// The variables that lead to a stage's own part of shared servers.
+fn part_of(trio: &Trio, env: &Env, number: usize) -> Env {
+    let own = |(name, url): &(&'static str, String)| match *name {
+        "DATABASE_URL" => (*name, trio.postgres.database()),
+        "REDIS_URL" => (*name, format!("{url}/{number}")),
+        _ => (*name, trio.rabbit.own_url()),
+    };
+    env.iter().map(own).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_die_while_a_process_is_anywhere_break_no_promise() {
+    let (mut trio, mut tally) = (Trio::start(), Tally::default());
+    let mut stage = Stage::distributed(Servers::Own(&mut trio)).await;
+    let strikes = [Strike::GateKilled, Strike::LedgerKilled, Strike::QueueKilled];
+    let all = strikes.into_iter().enumerate().flat_map(|(shift, strike)| {
+        moments().enumerate().map(move |(number, moment)| (number + 2 * shift, moment, strike))
+    });
+    for (_, moment, strike) in all.filter(|(number, ..)| all_scenes() || number % CHOICE == 0) {
+        play(&mut stage, &mut tally, moment, strike).await;
+    }
+    tally.show("distributed");
+}
