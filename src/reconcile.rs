@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt};
 use crate::fault::{self, Moment};
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
-use crate::model::{Effect, Epoch, Error, Result, SaleId, SaleState, Seq, limits};
+use crate::model::{Effect, Epoch, Error, OrderId, Result, SaleId, SaleState, Seq, limits};
 use crate::queue::{Body, Message, Push};
 use crate::shop::Shop;
 
@@ -200,7 +200,8 @@ pub async fn lapse_once(shop: &Shop) -> Result<Duration> {
 }
 
 /// Pushes again what was pending at the gate before a marker, and is still pending once the marker is settled: it was
-/// never pushed, or the queue lost it. Pushing twice does nothing, so no timeout decides anything.
+/// never pushed, or the queue lost it. Pushing twice does nothing, so no timeout decides anything. A queue that has also
+/// lost the binding of the living epoch takes none of it: then the gate is loaded anew, and carries it over.
 pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     let Some(view) = shop.gate.view(sale).await?.filter(|view| view.live) else { return Ok(()) };
     let before = shop.gate.pending(sale).await?;
@@ -214,19 +215,33 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     }
     fault::at(Moment::Swept);
     catch_up(shop, sale).await?;
+    let now: HashMap<OrderId, Epoch> =
+        shop.gate.pending(sale).await?.into_iter().map(|(claim, epoch)| (claim.id(), epoch)).collect();
     let mut again = 0_u64;
     for (claim, epoch) in before {
-        let still = shop.gate.find(sale, claim.id()).await?;
-        if still.is_some_and(|(_, now_epoch)| now_epoch == epoch) {
-            let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
-            shop.queue_answered(&pushed);
-            if pushed? == Push::Durable {
-                again += 1;
-            }
+        if now.get(&claim.id()) != Some(&epoch) {
+            continue;
+        }
+        let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
+        shop.queue_answered(&pushed);
+        match pushed? {
+            Push::Durable => again += 1,
+            Push::Fenced => return rebind(shop, sale, epoch).await,
         }
     }
     if again > 0 {
         tracing::info!(%sale, claims = again, "pushed claims again that had not reached the ledger");
+    }
+    Ok(())
+}
+
+/// Loads the gate anew if its epoch, which the queue has just refused, is the living one: a fence is always raised in the
+/// ledger first, so this is none, and the queue has lost the binding.
+async fn rebind(shop: &Shop, sale: &SaleId, epoch: Epoch) -> Result<()> {
+    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(()) };
+    if is_at(record.epoch, epoch, EpochStage::Live) {
+        tracing::error!(%sale, %epoch, "the queue has lost its bindings, and perhaps claims: loading the gate anew");
+        reload(shop, sale).await?;
     }
     Ok(())
 }

@@ -1,24 +1,27 @@
--- Puts a snapshot in the place of what is remembered: Gate::load.
--- KEYS[6..8]: known, ids, used, as fill.lua left them. ARGV: epoch, ids, customers, then fields of the head
--- Answers: 0 if a memory that can be trusted holds this epoch or a later one, 1 and what was there before; or the word
--- "incomplete" if parts are missing.
+-- Puts a snapshot, and what is carried over, in the place of what is remembered: Gate::load.
+-- KEYS[6..9]: pending, known, ids, used, as fill.lua left them. ARGV: epoch, the stamp of the memory that is carried over
+-- ('' for none), pending claims, ids, customers, then fields of the head
+-- Answers: 0 if a memory that can be trusted holds this epoch or a later one, 1 and what was there before; or a word if
+-- parts are missing, or the memory is not the one that was read.
 
 local sale, why = recall()
 if sale and sale.epoch >= tonumber(ARGV[1]) then return { 0 } end
-local known, customers = tonumber(ARGV[2]), tonumber(ARGV[3])
-if redis.pcall('SCARD', KEYS[6]) ~= known or redis.pcall('STRLEN', KEYS[7]) ~= 16 * known
-    or redis.pcall('HLEN', KEYS[8]) ~= customers then
+if (sale and sale.stamp or '') ~= ARGV[2] then return 'another memory' end
+local pending, known, customers = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+if redis.pcall('HLEN', KEYS[6]) ~= pending or redis.pcall('SCARD', KEYS[7]) ~= known
+    or redis.pcall('STRLEN', KEYS[8]) ~= 16 * known or redis.pcall('HLEN', KEYS[9]) ~= customers then
     return 'incomplete'
 end
 local fields = {
-    'format', FORMAT, 'life', life(), 'epoch', ARGV[1], 'live', 0, 'pending', 0, 'known', ARGV[2], 'customers', ARGV[3],
+    'format', FORMAT, 'life', life(), 'epoch', ARGV[1], 'live', 0,
+    'pending', ARGV[3], 'known', ARGV[4], 'customers', ARGV[5],
 }
-for number = 4, #ARGV do fields[#fields + 1] = ARGV[number] end
+for number = 6, #ARGV do fields[#fields + 1] = ARGV[number] end
 
 redis.call('UNLINK', unpack(KEYS, 1, 5))
-for part = 3, 5 do
-    if redis.call('EXISTS', KEYS[part + 3]) == 1 then
-        redis.call('RENAME', KEYS[part + 3], KEYS[part])
+for part = 2, 5 do
+    if redis.call('EXISTS', KEYS[part + 4]) == 1 then
+        redis.call('RENAME', KEYS[part + 4], KEYS[part])
         redis.call('PERSIST', KEYS[part])
     end
 end

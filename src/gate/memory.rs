@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use async_trait::async_trait;
 
+use super::carry::Carried;
 use super::latch::{Latch, Word};
 use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
@@ -43,12 +44,17 @@ impl Gate for MemoryGate {
 
     async fn load(&self, snapshot: &Snapshot, epoch: Epoch) -> Result<bool> {
         let id = &snapshot.record.sale.id;
-        let fresh = Arc::new(SaleGate::new(snapshot, epoch));
         let mut sales = self.sales.write().expect("no holder panics");
-        if sales.get(id).is_some_and(|gate| gate.lock().epoch >= epoch) {
-            return Ok(false);
-        }
-        sales.insert(id.clone(), fresh);
+        let carried = match sales.get(id).map(|gate| gate.lock()) {
+            Some(before) if before.epoch >= epoch => return Ok(false),
+            Some(mut before) => {
+                // Somebody may be on the way into the old memory, and would be forgotten there.
+                before.live = false;
+                Carried::over(snapshot, before.pending.values().cloned())
+            }
+            None => Carried::over(snapshot, None),
+        };
+        sales.insert(id.clone(), Arc::new(SaleGate::new(snapshot, carried, epoch)));
         Ok(true)
     }
 
@@ -121,25 +127,28 @@ struct Counts {
 }
 
 impl SaleGate {
-    fn new(snapshot: &Snapshot, epoch: Epoch) -> Self {
+    fn new(snapshot: &Snapshot, carried: Carried, epoch: Epoch) -> Self {
         let record = &snapshot.record;
         let latch = Latch::new(record.sale.items.len());
-        for id in &snapshot.known {
-            latch.know(*id);
+        let carried_ids = carried.claims.iter().map(Claim::id);
+        for id in snapshot.known.iter().copied().chain(carried_ids) {
+            latch.know(id);
         }
-        let counts = |places: &crate::model::Places| Counts {
-            available: places.available,
-            pending: Units::ZERO,
+        let counts = |(places, pending): (&crate::model::Places, &Units)| Counts {
+            available: places.available.minus(*pending).unwrap_or_default(),
+            pending: *pending,
             held: places.held,
         };
+        let mut used: HashMap<Customer, Units> = snapshot.used.iter().cloned().collect();
+        used.extend(carried.used);
         let state = State {
             epoch,
             live: false,
             window: record.sale.window,
             watermark: record.watermark,
-            items: record.places.iter().map(counts).collect(),
-            used: snapshot.used.iter().cloned().collect(),
-            pending: HashMap::new(),
+            items: record.places.iter().zip(&carried.units).map(counts).collect(),
+            used,
+            pending: carried.claims.into_iter().map(|claim| (claim.id(), claim)).collect(),
         };
         Self { sale: record.sale.clone(), latch, state: Mutex::new(state) }
     }

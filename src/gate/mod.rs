@@ -5,6 +5,7 @@
 //! yet settled, and the ids of all orders, so that a repeat is recognised as long as the sale lives.
 //! At every watermark, `available + pending` at the gate is `available` in the ledger.
 
+mod carry;
 pub mod latch;
 mod memory;
 mod redis;
@@ -24,8 +25,10 @@ pub trait Gate: Send + Sync {
     /// and while the sale is paused, and no limit counts it.
     async fn admit(&self, claim: &Claim) -> Result<Admission>;
 
-    /// Takes over what the ledger knows, under this epoch, and forgets what it knew before. The sale stays closed
-    /// until [`Gate::open`]. False, and nothing happens, if the gate already holds this epoch or a later one.
+    /// Takes over what the ledger knows, under this epoch, and forgets what it knew before, except what it carries over:
+    /// the claims that are pending here and that the ledger does not know stay pending, under the new epoch, as long as
+    /// units and the customer's limit suffice. A gate that cannot trust its memory carries nothing over. The sale stays
+    /// closed until [`Gate::open`]. False, and nothing happens, if the gate already holds this epoch or a later one.
     async fn load(&self, snapshot: &Snapshot, epoch: Epoch) -> Result<bool>;
 
     /// Lets the sale admit, if the gate still holds this epoch; the second time changes nothing.
@@ -37,7 +40,7 @@ pub trait Gate: Send + Sync {
     /// anew.
     async fn follow(&self, sale: &SaleId, epoch: Epoch, moves: &[Move]) -> Result<Option<Seq>>;
 
-    /// The claims admitted and not yet settled, with the epoch that admitted them; none for an unknown sale.
+    /// The claims admitted and not yet settled, with the gate's epoch; none for an unknown sale.
     async fn pending(&self, sale: &SaleId) -> Result<Vec<(Claim, Epoch)>>;
 
     /// One of the pending claims.

@@ -119,12 +119,11 @@ impl Gate for RedisGate {
     async fn pending(&self, sale: &SaleId) -> Result<Vec<(Claim, Epoch)>> {
         let keys = Keys::new(sale);
         for _reading in 0..READINGS_MAX {
-            if let Some(claims) = self.read_pending(&keys).await? {
-                return Ok(claims);
+            if let Some(Pending { claims, epoch, .. }) = self.read_pending(&keys).await? {
+                return Ok(claims.into_values().map(|claim| (claim, epoch)).collect());
             }
         }
-        let why = "it is loaded again and again".to_owned();
-        Err(Error::Unavailable { layer: "gate", why, effect: Effect::None })
+        Err(restless())
     }
 
     async fn find(&self, sale: &SaleId, id: OrderId) -> Result<Option<(Claim, Epoch)>> {
@@ -153,26 +152,41 @@ impl Gate for RedisGate {
 
 impl RedisGate {
     /// All pending claims, page by page; `None` if the gate was loaded between two pages.
-    async fn read_pending(&self, keys: &Keys) -> Result<Option<Vec<(Claim, Epoch)>>> {
-        let mut claims = HashMap::new();
-        let (mut cursor, mut first_stamp) = ("0".to_owned(), None);
+    async fn read_pending(&self, keys: &Keys) -> Result<Option<Pending>> {
+        let mut pending = Pending::default();
+        let mut cursor = "0".to_owned();
         loop {
             let call = PENDING.over(keys.all()).arg(&cursor).arg(limits::GATE_PENDING_PAGE_CLAIMS);
-            let Some(mut answer) = self.ask(call).await? else { return Ok(Some(Vec::new())) };
+            let Some(mut answer) = self.ask(call).await? else { return Ok(Some(Pending::default())) };
             let (epoch, stamp) = (Epoch(answer.number()?), answer.text()?);
             cursor = answer.text()?;
-            if *first_stamp.get_or_insert_with(|| stamp.clone()) != stamp {
+            if !pending.stamp.is_empty() && pending.stamp != stamp {
                 return Ok(None);
             }
+            (pending.epoch, pending.stamp) = (epoch, stamp);
             while !answer.is_empty() {
                 let claim = read_claim(&answer.bytes()?)?;
-                claims.insert(claim.id(), (claim, epoch));
+                pending.claims.insert(claim.id(), claim);
             }
             if cursor == "0" {
-                return Ok(Some(claims.into_values().collect()));
+                return Ok(Some(pending));
             }
         }
     }
+}
+
+/// What was pending in one memory of a sale.
+#[derive(Default)]
+struct Pending {
+    claims: HashMap<OrderId, Claim>,
+    epoch: Epoch,
+    /// Which memory; empty if there is none that can be trusted.
+    stamp: String,
+}
+
+fn restless() -> Error {
+    let why = "it is loaded again and again".to_owned();
+    Error::Unavailable { layer: "gate", why, effect: Effect::None }
 }
 
 fn push_move(call: &mut Call, step: &Move) {

@@ -24,4 +24,5 @@ mod redis_gate;
 mod servers;
 mod simulation;
 mod support;
+mod wiped_broker;
 mod words;

@@ -54,7 +54,7 @@ impl Lane {
         {
             return Ok(Admission::Refused(refusal));
         }
-        let body = serde_json::to_vec(claim).map_err(|error| damaged(&error.to_string()))?;
+        let body = write_claim(claim)?;
         self.claims.call(Asked { claim: claim.clone(), body }).await.map_err(gone)?
     }
 
@@ -202,6 +202,11 @@ fn read_admission(
 }
 
 /// A claim as it is written down while it is pending.
+pub(super) fn write_claim(claim: &Claim) -> Result<Vec<u8>> {
+    serde_json::to_vec(claim).map_err(|error| damaged(&error.to_string()))
+}
+
+/// The same, read again.
 pub(super) fn read_claim(body: &[u8]) -> Result<Claim> {
     serde_json::from_slice(body).map_err(|error| damaged(&format!("a pending claim is unreadable: {error}")))
 }

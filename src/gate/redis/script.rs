@@ -29,6 +29,7 @@ scripts! {
     FIND: "prelude.lua", "find.lua";
     PENDING: "prelude.lua", "pending.lua";
     OPEN: "prelude.lua", "open.lua";
+    SHUT: "prelude.lua", "shut.lua";
     FILL: "fill.lua";
     LOAD: "prelude.lua", "load.lua";
 }
@@ -95,9 +96,9 @@ impl Keys {
         &self.all
     }
 
-    /// Keys for the parts of one load: known, ids, used.
-    pub(super) fn parts(&self, stamp: &str) -> [String; 3] {
-        ["known", "ids", "used"].map(|part| format!("sluice:{{{}}}:load:{stamp}:{part}", self.sale))
+    /// Keys for the parts of one load: pending, known, ids, used.
+    pub(super) fn parts(&self, stamp: &str) -> [String; 4] {
+        ["pending", "known", "ids", "used"].map(|part| format!("sluice:{{{}}}:load:{stamp}:{part}", self.sale))
     }
 }
 

@@ -31,7 +31,9 @@ macro_rules! gate_contract {
                 an_ended_sale_admits_nobody
                 a_withdrawal_needs_no_window_and_no_limit
                 a_withdrawal_takes_no_more_than_there_is
-                loading_forgets_what_was_known_before
+                loading_carries_over_what_is_pending_and_not_in_the_ledger
+                loading_forgets_what_the_ledger_has_no_room_for
+                what_was_carried_over_is_settled_like_any_other
                 an_epoch_is_loaded_once
                 a_settled_order_is_known_after_loading
                 following_applies_each_move_once
@@ -82,8 +84,21 @@ impl Hall {
         assert!(self.gate.open(&sale.id, ONE).await.unwrap());
     }
 
+    /// Loads what the ledger knows now.
+    async fn load(&self, epoch: Epoch) {
+        let snapshot = self.ledger.snapshot(&sale_id("s")).await.unwrap().unwrap();
+        assert!(self.gate.load(&snapshot, epoch).await.unwrap());
+    }
+
     async fn admit(&self, claim: &Claim) -> Admission {
         self.gate.admit(claim).await.unwrap()
+    }
+
+    /// The pending claims, by their ids.
+    async fn pending(&self) -> Vec<(Claim, Epoch)> {
+        let mut pending = self.gate.pending(&sale_id("s")).await.unwrap();
+        pending.sort_by_key(|(claim, _)| claim.id());
+        pending
     }
 
     /// Available and pending, per SKU.
@@ -274,16 +289,60 @@ async fn a_withdrawal_takes_no_more_than_there_is(hall: Hall) {
     assert_eq!(hall.counts().await, [(3, 0)]);
 }
 
-async fn loading_forgets_what_was_known_before(hall: Hall) {
+async fn loading_carries_over_what_is_pending_and_not_in_the_ledger(hall: Hall) {
+    hall.open(&Sale { per_customer_limit: Some(units(2)), ..sale("s", &["a", "b"]) }, &[6, 1]).await;
+    let (mine, settled) = (claim(order_by("me", 1, &[("a", 1)])), claim(order_by("me", 2, &[("b", 1)])));
+    for claim in [&mine, &settled, &withdrawal(3, "a", 2)] {
+        assert_eq!(hall.admit(claim).await, Admission::Admitted(ONE));
+    }
+    hall.settle(&[&settled]).await;
+    // What was admitted in time is carried over, whatever became of the window.
+    hall.ledger.steer(&sale_id("s"), Verb::Pause).await.unwrap();
+    hall.load(Epoch(2)).await;
+    assert_eq!(hall.pending().await, [(mine.clone(), Epoch(2)), (withdrawal(3, "a", 2), Epoch(2))]);
+    assert_eq!(hall.counts().await, [(3, 3), (0, 0)]);
+    assert_eq!(hall.admit(&mine).await, Admission::Repeat(Some((mine.clone(), Epoch(2)))));
+    assert_eq!(hall.admit(&settled).await, Admission::Repeat(None));
+    assert_eq!(hall.gate.find(&sale_id("s"), id(1)).await.unwrap(), Some((mine, Epoch(2))));
+    assert!(hall.gate.open(&sale_id("s"), Epoch(2)).await.unwrap());
+    hall.ledger.steer(&sale_id("s"), Verb::Resume).await.unwrap();
+    hall.catch_up().await;
+    let refused = Admission::Refused(Refusal::LimitReached { limit: units(2), used: units(2) });
+    assert_eq!(hall.admit(&claim(order_by("me", 4, &[("a", 1)]))).await, refused);
+    assert_eq!(hall.admit(&claim(order(5, &[("a", 2)]))).await, Admission::Admitted(Epoch(2)));
+    assert_eq!(hall.counts().await, [(1, 5), (0, 0)]);
+}
+
+async fn loading_forgets_what_the_ledger_has_no_room_for(hall: Hall) {
+    hall.open(&Sale { per_customer_limit: Some(units(2)), ..sale("s", &["a", "b"]) }, &[3, 9]).await;
+    for claim in [claim(order(1, &[("a", 1), ("b", 1)])), claim(order_by("me", 2, &[("b", 1)])), one(3)] {
+        assert_eq!(hall.admit(&claim).await, Admission::Admitted(ONE));
+    }
+    // Another gate admitted these; one unit is left for the two that want one, and nothing more for this customer.
+    hall.settle(&[&claim(order_by("me", 8, &[("b", 2)])), &claim(order(9, &[("a", 2)]))]).await;
+    hall.load(Epoch(2)).await;
+    let pending = hall.pending().await;
+    assert_eq!(pending.len(), 1, "{pending:?}");
+    let units_of_b = u32::from(pending[0].0.id() == id(1));
+    assert_eq!(hall.counts().await, [(0, 1), (7 - units_of_b, units_of_b)]);
+    hall.gate.open(&sale_id("s"), Epoch(2)).await.unwrap();
+    let refused = Admission::Refused(Refusal::LimitReached { limit: units(2), used: units(2) });
+    assert_eq!(hall.admit(&claim(order_by("me", 2, &[("b", 1)]))).await, refused);
+}
+
+async fn what_was_carried_over_is_settled_like_any_other(hall: Hall) {
     hall.open(&sale("s", &["a"]), &[2]).await;
     hall.admit(&one(1)).await;
-    let snapshot = hall.ledger.snapshot(&sale_id("s")).await.unwrap().unwrap();
-    assert!(hall.gate.load(&snapshot, Epoch(2)).await.unwrap());
-    assert_eq!(hall.gate.pending(&sale_id("s")).await.unwrap(), []);
-    assert_eq!(hall.counts().await, [(2, 0)]);
-    assert_eq!(hall.admit(&one(1)).await, Admission::Unloaded);
-    hall.gate.open(&sale_id("s"), Epoch(2)).await.unwrap();
-    assert_eq!(hall.admit(&one(1)).await, Admission::Admitted(Epoch(2)));
+    // Also from a gate that was loaded and never opened.
+    for epoch in [2, 3] {
+        hall.load(Epoch(epoch)).await;
+    }
+    hall.gate.open(&sale_id("s"), Epoch(3)).await.unwrap();
+    hall.settle(&[&one(1)]).await;
+    hall.catch_up().await;
+    assert_eq!((hall.counts().await, hall.pending().await), (vec![(1, 0)], vec![]));
+    hall.load(Epoch(4)).await;
+    assert_eq!((hall.counts().await, hall.pending().await), (vec![(1, 0)], vec![]));
 }
 
 async fn an_epoch_is_loaded_once(hall: Hall) {
@@ -422,9 +481,7 @@ async fn pending_claims_are_listed_with_their_epoch(hall: Hall) {
     hall.open(&sale("s", &["a"]), &[3]).await;
     hall.admit(&one(1)).await;
     hall.admit(&withdrawal(2, "a", 1)).await;
-    let mut pending = hall.gate.pending(&sale_id("s")).await.unwrap();
-    pending.sort_by_key(|(claim, _)| claim.id());
-    assert_eq!(pending, [(one(1), ONE), (withdrawal(2, "a", 1), ONE)]);
+    assert_eq!(hall.pending().await, [(one(1), ONE), (withdrawal(2, "a", 1), ONE)]);
     assert_eq!(hall.gate.find(&sale_id("s"), id(1)).await.unwrap(), Some((one(1), ONE)));
     assert_eq!(hall.gate.find(&sale_id("s"), id(9)).await.unwrap(), None);
     assert_eq!(hall.gate.view(&sale_id("s")).await.unwrap().unwrap().pending, 2);

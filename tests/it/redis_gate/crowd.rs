@@ -154,6 +154,8 @@ async fn the_latch_begins_anew_when_the_gate_is_loaded_anew() {
     for _twice in 0..2 {
         assert_eq!(here.admit(&one(2)).await.unwrap(), sold_out(false));
     }
+    // The server forgets, so that nothing is carried over.
+    let _forgotten: u32 = say(&url, &["DEL", "sluice:{s}:head"]);
     open(&there, &sold_at_once, 1, 2).await;
     // Order 1 was known to the latch: now it is an order like any other.
     assert_eq!(there.admit(&one(2)).await.unwrap(), Admission::Admitted(Epoch(2)));

@@ -224,3 +224,39 @@ async fn a_snapshot_in_many_parts_arrives_whole() {
         assert_eq!(say::<i64>(&url, &["PTTL", &key]), -1, "{key} must stay");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_carried_over_in_many_parts_arrives_whole() {
+    let url = fresh_database();
+    let gate = gate(&url).await;
+    let count = 2 * sluice::model::limits::GATE_LOAD_PART_MAX as u128 + 17;
+    let limited = sluice::model::Sale { per_customer_limit: Some(crate::words::units(1)), ..sale("s", &["a"]) };
+    open(&gate, &limited, 5_000, 1).await;
+    let claims: Vec<_> = (0..count).map(one).collect();
+    let admitted = futures_util::future::join_all(claims.iter().map(|claim| gate.admit(claim))).await;
+    assert!(admitted.iter().all(|admitted| matches!(admitted, Ok(Admission::Admitted(Epoch(1))))));
+    open(&gate, &limited, 5_000, 2).await;
+    let view = gate.view(&sale_id("s")).await.unwrap().unwrap();
+    assert_eq!(u128::from(view.pending), count);
+    assert_eq!(u128::from(view.items[0].available.get()), 5_000 - count);
+    assert_eq!(gate.pending(&sale_id("s")).await.unwrap().len() as u128, count);
+    for number in [0, count / 2, count - 1] {
+        assert_eq!(gate.admit(&one(number)).await.unwrap(), repeat(&one(number), 2));
+    }
+    let keys: Vec<String> = say(&url, &["KEYS", "*"]);
+    assert_eq!(keys.len(), 5, "{keys:?}");
+    for key in keys {
+        assert_eq!(say::<i64>(&url, &["PTTL", &key]), -1, "{key} must stay");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_pending_claim_does_not_keep_the_gate_from_being_loaded() {
+    let url = fresh_database();
+    let gate = gate(&url).await;
+    open(&gate, &sale("s", &["a"]), 2, 5).await;
+    assert_eq!(gate.admit(&one(1)).await.unwrap(), Admission::Admitted(Epoch(5)));
+    let script = "local id = redis.call('HKEYS', KEYS[1])[1] return redis.call('HSET', KEYS[1], id, '{')";
+    let _changed: u32 = say(&url, &["EVAL", script, "1", "sluice:{s}:pending"]);
+    loads_and_sells(&gate, 6).await;
+}

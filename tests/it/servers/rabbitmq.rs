@@ -21,6 +21,9 @@ const VHOSTS: usize = 48;
 pub(crate) const SMALL: &str = "small";
 pub(crate) const SMALL_MESSAGES_MAX: usize = 5;
 
+/// Where it keeps its data, within its folder.
+const DATA: &str = "data";
+
 /// A private RabbitMQ.
 pub(crate) struct Rabbit {
     server: Server,
@@ -66,6 +69,11 @@ impl Rabbit {
     /// Ends it the hard way.
     pub(crate) fn kill(&mut self) {
         self.server.kill();
+    }
+
+    /// Removes everything that a killed one left: messages, queues and bindings. Users and virtual hosts come again.
+    pub(crate) fn wipe(&self) {
+        fs::remove_dir_all(self.server.folder().join(DATA)).unwrap();
     }
 
     /// Stops it where it stands.
@@ -140,7 +148,7 @@ fn environment(folder: &Path) -> Vec<(&'static str, OsString)> {
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODENAME", "sluice@localhost".into()),
         ("RABBITMQ_DIST_PORT", port()),
-        ("RABBITMQ_MNESIA_BASE", within("data")),
+        ("RABBITMQ_MNESIA_BASE", within(DATA)),
         ("RABBITMQ_LOG_BASE", within("log")),
         ("RABBITMQ_CONFIG_FILE", within("rabbitmq.conf")),
         ("RABBITMQ_CONF_ENV_FILE", within("none")),
