@@ -81,6 +81,11 @@ impl Desk {
         Self { record, chain, used, moves, orders, adjustments, now }
     }
 
+    /// The moment at which everything at this desk happens.
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
     /// Decides on the sale's messages, which are those at `indexes`, in their sequence. `look_up` brings what a claim needs
     /// to the desk and answers whether it was decided in an earlier transaction.
     pub(super) fn decide_all<E>(

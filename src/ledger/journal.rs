@@ -3,13 +3,13 @@
 //!
 //! [`Recounter`] folds a journal from its first move and compares the outcome with the ledger's rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
 use crate::model::{
-    Customer, Line, Move, MoveKind, OrderId, OrderRecord, OrderState, Places, SaleId, SaleRecord, Seq, Sku, Units,
-    same_lines,
+    Customer, Line, Move, MoveKind, OrderId, OrderRecord, OrderState, Places, SaleId, SaleRecord, Seq, Sku, Time,
+    Units, same_lines,
 };
 
 /// The hash of a journal up to a move.
@@ -104,12 +104,17 @@ pub struct Recounter<'a> {
     chain: Chain,
     last: Seq,
     lives: HashMap<OrderId, Life>,
+    adjusted: HashSet<OrderId>,
     used: HashMap<Customer, i64>,
     recount: Recount,
 }
 
 struct Life {
     state: OrderState,
+    /// The number of its latest move.
+    seq: Seq,
+    /// When its hold ends.
+    ends: Option<Time>,
     lines: Vec<Line>,
     order: bool,
     seen: bool,
@@ -124,6 +129,7 @@ impl<'a> Recounter<'a> {
             chain: Chain::default(),
             last: Seq(0),
             lives: HashMap::new(),
+            adjusted: HashSet::new(),
             used: HashMap::new(),
             recount: Recount { watermark: record.watermark, ..Recount::default() },
         }
@@ -180,13 +186,15 @@ impl<'a> Recounter<'a> {
             MoveKind::Sell | MoveKind::Confirm => OrderState::Sold,
             MoveKind::Cancel | MoveKind::Lapse => OrderState::Released,
             MoveKind::Refuse => OrderState::Refused,
-            _ => return,
+            MoveKind::Add | MoveKind::Withdraw => return self.adjust(id, step),
+            MoveKind::Open | MoveKind::Pause | MoveKind::Resume | MoveKind::Close => return,
         };
         let seq = step.seq;
         match self.lives.get_mut(&id) {
             None if step.kind.settles() => {
-                let life = Life { state, lines: step.lines.clone(), order: step.customer.is_some(), seen: false };
-                self.lives.insert(id, life);
+                let ends = self.record.sale.hold_ends(step.at).filter(|_| step.kind == MoveKind::Hold);
+                let (lines, order) = (step.lines.clone(), step.customer.is_some());
+                self.lives.insert(id, Life { state, seq, ends, lines, order, seen: false });
             }
             None => self.find(Invariant::Transition, id, format!("move #{seq} of an order that was never settled")),
             Some(_) if step.kind.settles() => {
@@ -195,12 +203,38 @@ impl<'a> Recounter<'a> {
             Some(life) if life.state != OrderState::Held || life.lines != step.lines => {
                 self.find(Invariant::Transition, id, format!("move #{seq} does not follow from its life before"));
             }
-            Some(life) => life.state = state,
+            Some(life) => {
+                (life.state, life.seq) = (state, seq);
+                let ends = life.ends;
+                self.in_time(id, step, ends);
+            }
         }
         if step.kind == MoveKind::Refuse && step.customer.is_some() {
             self.find(Invariant::BrokenPromise, id, format!("the gate admitted it and move #{seq} refused it"));
         }
         self.use_up(step);
+    }
+
+    /// A hold is confirmed before its end, and lapses from then on.
+    fn in_time(&mut self, id: OrderId, step: &Move, ends: Option<Time>) {
+        let over = ends.is_some_and(|end| step.at >= end);
+        let seq = step.seq;
+        match step.kind {
+            MoveKind::Confirm if over => {
+                self.find(Invariant::Transition, id, format!("move #{seq} confirmed it after its hold had ended"));
+            }
+            MoveKind::Lapse if !over => {
+                self.find(Invariant::Transition, id, format!("move #{seq} let it lapse before its hold had ended"));
+            }
+            _ => {}
+        }
+    }
+
+    /// An adjustment is one move.
+    fn adjust(&mut self, id: OrderId, step: &Move) {
+        if !self.adjusted.insert(id) {
+            self.find(Invariant::Doubled, id, format!("move #{} adjusts the stock a second time", step.seq));
+        }
     }
 
     fn use_up(&mut self, step: &Move) {
@@ -210,7 +244,7 @@ impl<'a> Recounter<'a> {
         match step.kind {
             MoveKind::Hold | MoveKind::Sell => *used += units,
             MoveKind::Cancel | MoveKind::Lapse => *used -= units,
-            _ => {}
+            _ => return,
         }
         if *used > i64::from(limit.get()) {
             let detail = format!("move #{}: {used} units, the limit is {}", step.seq, limit.get());
@@ -231,6 +265,8 @@ impl<'a> Recounter<'a> {
                     self.find(Invariant::Transition, id, format!("its row says {row}, its moves say {journal}"));
                 } else if !same_lines(&life.lines, &row.order.lines) {
                     self.find(Invariant::Transition, id, "its row and its moves name different units");
+                } else if row.seq != Some(life.seq) || (row.state == OrderState::Held && row.expires_at != life.ends) {
+                    self.find(Invariant::Transition, id, "its row is not as its latest move left it");
                 }
             }
         }
@@ -273,3 +309,6 @@ impl<'a> Recounter<'a> {
         self.recount
     }
 }
+
+#[cfg(test)]
+mod tests;

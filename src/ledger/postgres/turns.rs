@@ -100,10 +100,8 @@ impl Core {
         let sales = trip(session.query(&sales, &[&ids])).await?;
         let sales: Vec<SaleId> = sales.iter().map(|row| rows::sale_id(row, 0)).collect::<Result<_, _>>()?;
         let mut held = self.lock(&session, &sales, &ids).await?;
-        let now = self.clock.now();
         let mut turned = Vec::new();
-        let answers: Vec<Result<Turned>> =
-            asked.iter().map(|(id, turn)| held.turn(*id, *turn, now, &mut turned)).collect();
+        let answers: Vec<Result<Turned>> = asked.iter().map(|(id, turn)| held.turn(*id, *turn, &mut turned)).collect();
         self.finish(session, &held.desks, &turned).await?;
         Ok(answers)
     }
@@ -165,9 +163,8 @@ impl Core {
         let uuids: Vec<Uuid> = ids.iter().copied().map(uuid).collect();
         let mut held = self.lock(&session, &sales, &uuids).await?;
         let (mut lapses, mut turned, mut damaged) = (Lapses::default(), Vec::new(), None);
-        let now = self.clock.now();
         for id in ids {
-            match held.lapse(id, now, &mut turned) {
+            match held.lapse(id, &mut turned) {
                 Ok(lag_ms) => lapses.lags_ms.extend(lag_ms),
                 Err(failure) => damaged = Some(failure),
             }
@@ -184,18 +181,19 @@ impl Core {
 
 impl Held {
     /// Turns one order at its desk; the answer carries its own move only.
-    fn turn(&mut self, id: OrderId, turn: Turn, now: Time, turned: &mut Vec<OrderRecord>) -> Result<Turned> {
+    fn turn(&mut self, id: OrderId, turn: Turn, turned: &mut Vec<OrderRecord>) -> Result<Turned> {
         let damaged = |why: &str| Error::Damaged(LAYER, why.to_owned());
         let record = match self.orders.get(&id) {
             None => return Ok(Turned::Unknown),
             Some(Err(why)) => return Err(damaged(why)),
             Some(Ok(record)) => record.clone(),
         };
-        let kind = match to_turn(&record, turn, now) {
+        let desk = self.desk(&record.order.sale).ok_or_else(|| damaged("an order of no sale"))?;
+        // One moment for the decision and for its move: a move never shows a time at which it was not allowed.
+        let kind = match to_turn(&record, turn, desk.now()) {
             ToTurn::By(kind) => kind,
             ToTurn::Answer(answer) => return Ok(answer),
         };
-        let desk = self.desk(&record.order.sale).ok_or_else(|| damaged("an order of no sale"))?;
         let record = desk.turn(&record, kind).map_err(|_| damaged("a hold without held units"))?;
         let moves = desk.moves.last().map(|(step, _)| step.clone()).into_iter().collect();
         let moves = SaleMoves { sale: record.order.sale.clone(), epoch: desk.record.epoch.epoch, moves };
@@ -205,13 +203,17 @@ impl Held {
     }
 
     /// Gives a due hold back, if nobody else did meanwhile; answers how late.
-    fn lapse(&mut self, id: OrderId, now: Time, turned: &mut Vec<OrderRecord>) -> Result<Option<u64>, Failure> {
+    fn lapse(&mut self, id: OrderId, turned: &mut Vec<OrderRecord>) -> Result<Option<u64>, Failure> {
         let record = match self.orders.get(&id) {
             Some(Ok(record)) if record.state == crate::model::OrderState::Held => record.clone(),
             Some(Err(why)) => return Err(Failure::Damaged(why.clone())),
             _ => return Ok(None),
         };
         let desk = self.desk(&record.order.sale).ok_or_else(|| rows::nonsense("an order of no sale"))?;
+        let now = desk.now();
+        if record.expires_at.is_none_or(|due| due > now) {
+            return Ok(None);
+        }
         turned.push(desk.turn(&record, MoveKind::Lapse).map_err(|_| rows::nonsense("a hold without held units"))?);
         Ok(Some(lag_ms(&record, now)))
     }
