@@ -108,6 +108,11 @@ impl Crew {
         self.apis.iter_mut().chain(&mut self.workers)
     }
 
+    /// What all of them say in their present lives.
+    pub(crate) fn said(&self) -> String {
+        self.members().map(Member::said).collect::<Vec<_>>().join("\n")
+    }
+
     /// The APIs' addresses.
     pub(crate) fn urls(&self) -> Vec<String> {
         self.apis.iter().map(|api| format!("http://{}", api.address)).collect()
@@ -147,8 +152,7 @@ impl Crew {
             if audit["verdict"] != "unsettled" {
                 return audit;
             }
-            let said = || self.members().map(Member::said).collect::<Vec<_>>().join("\n");
-            assert!(clock.monotonic() < SETTLED_TIME_MAX, "not settled: {audit}\n{}", said());
+            assert!(clock.monotonic() < SETTLED_TIME_MAX, "not settled: {audit}\n{}", self.said());
             clock.sleep(Duration::from_millis(20)).await;
         }
     }

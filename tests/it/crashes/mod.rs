@@ -1,6 +1,6 @@
 //! Crashes between any two steps of the real program: each moment of `src/fault.rs` times each strike of `scene.rs`, on both
-//! deployments. `SLUICE_SCENES=all ./test crashes -- --nocapture` plays every scene; without it, those with killed servers
-//! are a choice.
+//! deployments. `SLUICE_SCENES=all ./test crashes -- --nocapture` plays every scene, and `SLUICE_SCENES=killed@pulled` those
+//! of that name; without it, those with killed servers are a choice.
 
 mod account;
 mod scene;
@@ -35,7 +35,11 @@ impl Tally {
 
     fn show(&self, deployment: &str) {
         for (strike, (count, longest)) in &self.0 {
-            println!("{deployment}: {strike:?} at {count} moments, full service within {} ms", longest.as_millis());
+            println!(
+                "{deployment}: {} at {count} moments, full service within {} ms",
+                strike.name(),
+                longest.as_millis()
+            );
         }
     }
 }
@@ -45,14 +49,19 @@ fn moments() -> impl Iterator<Item = Moment> {
     Moment::value_variants().iter().copied()
 }
 
-fn all_scenes() -> bool {
-    std::env::var("SLUICE_SCENES").is_ok_and(|which| which == "all")
+/// Whether a scene is played.
+fn is_wanted(moment: Moment, strike: Strike, is_choice: bool) -> bool {
+    match std::env::var("SLUICE_SCENES") {
+        Ok(all) if all == "all" => true,
+        Ok(name) => name == format!("{}@{}", strike.name(), moment.name()),
+        Err(_) => is_choice,
+    }
 }
 
 async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: Strike) {
     let took = stage.play(moment, strike).await;
-    println!("{strike:?} at {}: {} ms", moment.name(), took.as_millis());
-    assert!(took < BACK_TIME_MAX, "{strike:?} at {}: no full service after {took:?}", moment.name());
+    println!("{}@{}: {} ms", strike.name(), moment.name(), took.as_millis());
+    assert!(took < BACK_TIME_MAX, "{}@{}: no full service after {took:?}", strike.name(), moment.name());
     tally.add(strike, 1, took);
 }
 
@@ -61,7 +70,7 @@ async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: 
 async fn one_process_that_dies_or_stands_still_anywhere_keeps_every_promise() {
     let (mut stage, mut tally) = (Stage::embedded().await, Tally::default());
     for strike in [Strike::Killed, Strike::Frozen] {
-        for moment in moments().filter(|moment| *moment != Moment::Swept) {
+        for moment in moments().filter(|moment| *moment != Moment::Swept && is_wanted(*moment, strike, true)) {
             play(&mut stage, &mut tally, moment, strike).await;
         }
     }
@@ -75,7 +84,8 @@ async fn processes_that_die_or_stand_still_anywhere_keep_every_promise() {
     let mut scenes: Vec<Vec<(Moment, Strike)>> = vec![Vec::new(); STAGES];
     let strikes = [Strike::Killed, Strike::Frozen, Strike::GateEmptied, Strike::SessionsEnded];
     let all = moments().flat_map(|moment| strikes.map(|strike| (moment, strike)));
-    all.enumerate().for_each(|(number, scene)| scenes[number % STAGES].push(scene));
+    let wanted = all.filter(|(moment, strike)| is_wanted(*moment, *strike, true));
+    wanted.enumerate().for_each(|(number, scene)| scenes[number % STAGES].push(scene));
     let stages = scenes.into_iter().enumerate().map(async |(number, scenes)| {
         let mut tally = Tally::default();
         let mut stage = Stage::distributed(Servers::Shared(&trio, part_of(&trio, &env, number))).await;
@@ -109,7 +119,7 @@ async fn servers_that_die_while_a_process_is_anywhere_break_no_promise() {
     let all = strikes.into_iter().enumerate().flat_map(|(shift, strike)| {
         moments().enumerate().map(move |(number, moment)| (number + 2 * shift, moment, strike))
     });
-    for (_, moment, strike) in all.filter(|(number, ..)| all_scenes() || number % CHOICE == 0) {
+    for (_, moment, strike) in all.filter(|(n, moment, strike)| is_wanted(*moment, *strike, n % CHOICE == 0)) {
         play(&mut stage, &mut tally, moment, strike).await;
     }
     tally.show("distributed");

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use hyper::Method;
 use serde_json::{Value, json};
 use sluice::clock::{Clock, RealClock};
@@ -24,6 +25,8 @@ const BUYERS: usize = 12;
 const PROBE: &str = "probe";
 /// Promises before something that is to meet a sale in full swing.
 const SWING: usize = UNITS / 6;
+/// How long it may take until somebody comes to a moment.
+const MET_TIME_MAX: Duration = Duration::from_secs(20);
 /// How long a process stands still: longer than a push may take.
 const FROZEN: Duration = Duration::from_millis(2_600);
 /// Ends every session of this database but the one that says so.
@@ -31,7 +34,7 @@ const END_SESSIONS: &str = "select pg_terminate_backend(pid) from pg_stat_activi
                             where datname = current_database() and pid <> pg_backend_pid()";
 
 /// What happens at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Strike {
     /// The process is killed, and started again.
     Killed,
@@ -47,6 +50,12 @@ pub(crate) enum Strike {
     LedgerKilled,
     /// While it stands still, the queue's server is killed and started again.
     QueueKilled,
+}
+
+impl Strike {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().unwrap().get_name().to_owned()
+    }
 }
 
 /// Where scenes are played: one deployment, scene after scene.
@@ -94,9 +103,17 @@ impl<'a> Stage<'a> {
             eventually("the sale is in full swing", async || buyers.promised() >= SWING).await;
             self.empty_gate();
         }
-        let scene = format!("{strike:?} at {}", moment.name());
-        let actors: &[Member] = self.actors(moment);
-        eventually(&scene, async || actors.iter().any(Member::is_struck)).await;
+        let scene = format!("{}@{}", strike.name(), moment.name());
+        let waiting = RealClock::new();
+        while !self.actors(moment).iter().any(Member::is_struck) {
+            let promised = buyers.promised();
+            assert!(
+                waiting.monotonic() < MET_TIME_MAX,
+                "{scene}: not met after {promised} promises: {}",
+                self.crew.said()
+            );
+            waiting.sleep(Duration::from_millis(5)).await;
+        }
         self.strike(strike).await;
         let healed = RealClock::new();
         self.heal(moment);
