@@ -2,10 +2,11 @@
 //! loaded again, and holds lapse. The steps and why they are enough: ARCHITECTURE.md, "Pending, marker, fence".
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{Either, join, select};
 use futures_util::stream::{self, StreamExt};
 
 use crate::fault::{self, Moment};
@@ -21,6 +22,9 @@ const TICK: Duration = Duration::from_millis(250);
 const LAPSE_TICK: Duration = Duration::from_millis(50);
 /// How soon a marker is looked for; then less and less often.
 const MARKER_POLL: Duration = Duration::from_millis(2);
+/// How often a loader shows that it is alive, and how long it is waited for after it has stopped.
+const LOADER_BEAT: Duration = Duration::from_millis(200);
+const LOADER_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a marker is looked for at least.
 const MARKER_POLL_MAX: Duration = Duration::from_millis(50);
 /// How often a marker is pushed again: a queue may drop one that it delivers a second time.
@@ -136,8 +140,8 @@ impl Watch {
 async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Seen, now: Duration) -> Result<()> {
     let sale = &record.sale.id;
     let Some(view) = view.filter(|view| view.live && view.epoch >= record.epoch.epoch) else {
-        // Somebody else may be loading it; when neither its epoch nor its journal moves for a while, that somebody is dead.
-        let patience = shop.queue.push_timeout().unwrap_or_default() * 2;
+        // Somebody else may be loading it, who shows it, or is dead. In one process there is nobody else.
+        let patience = shop.queue.push_timeout().map_or(Duration::ZERO, |_| LOADER_PATIENCE);
         let busy = record.epoch.stage != EpochStage::Live && now.saturating_sub(seen.moved_at) < patience;
         return if busy { Ok(()) } else { reload(shop, sale).await.map(drop) };
     };
@@ -303,6 +307,26 @@ async fn reload_until(shop: &Shop, sale: &SaleId, deadline: Duration) -> Result<
         return Ok(false);
     };
     fault::at(Moment::Raised);
+    let (loading, overtaken) = (pin!(load(shop, sale, epoch, deadline)), pin!(beat(shop, sale, epoch)));
+    match select(loading, overtaken).await {
+        Either::Left((loaded, _)) => loaded,
+        Either::Right(((), _)) => Ok(false),
+    }
+}
+
+/// Shows that this loader is alive, until another one has overtaken it.
+async fn beat(shop: &Shop, sale: &SaleId, epoch: Epoch) {
+    loop {
+        shop.clock.sleep(LOADER_BEAT).await;
+        let state = shop.ledger.step_epoch(sale, EpochStep::Beat(epoch)).await;
+        if state.is_ok_and(|state| state.is_some_and(|state| state.epoch > epoch)) {
+            return;
+        }
+    }
+}
+
+/// The steps of a load, after the first.
+async fn load(shop: &Shop, sale: &SaleId, epoch: Epoch, deadline: Duration) -> Result<bool> {
     // 2. Fence: no push of an earlier epoch gets into the queue from here on.
     shop.queue.fence(sale, epoch).await?;
     fault::at(Moment::Fenced);

@@ -20,6 +20,7 @@ create table sales (
     epoch bigint not null default 0,
     stage text not null default 'closed' check (stage in ('reloading', 'closed', 'live')),
     closed_epoch bigint not null default 0,
+    beats bigint not null default 0,
     swept bigint,
     check (closes_at is null or opens_at is null or closes_at > opens_at)
 -- Every batch writes the row anew; there is room for that on its own page.
@@ -111,6 +112,7 @@ comment on column sales.hash is 'the hash of the journal up to that move';
 comment on column sales.epoch is 'the latest life of the gate''s memory';
 comment on column sales.stage is 'how far the gate''s reload has come';
 comment on column sales.closed_epoch is 'what a gate below this epoch admitted came too late';
+comment on column sales.beats is 'how often the loader of the epoch has shown that it is alive';
 comment on column sales.swept is 'the number of the last sweep whose marker was settled';
 comment on table items is 'where the units of each SKU are: stock = available + held + sold';
 comment on column items.position is 'the operator''s sequence';

@@ -21,6 +21,7 @@ create table sales (
     epoch integer not null default 0,
     stage text not null default 'closed' check (stage in ('reloading', 'closed', 'live')),
     closed_epoch integer not null default 0,
+    beats integer not null default 0,
     swept integer,
     check (closes_at is null or opens_at is null or closes_at > opens_at)
 ) strict, without rowid;

@@ -71,6 +71,8 @@ local function decide(number)
     if bodies[id] then return { 2, bodies[id] } end
     if known[number] == 1 then
         local body = redis.call('HGET', KEYS[2], id)
+        -- Whoever pushes it has to do so under an epoch that is live.
+        if body and sale.live == 0 then return 0 end
         return body and { 2, body } or { 2 }
     end
     if sale.live ~= 1 then return 0 end

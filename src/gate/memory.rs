@@ -177,7 +177,9 @@ impl SaleGate {
 impl State {
     fn admit(&mut self, gate: &SaleGate, claim: &Claim, now: Time) -> Admission {
         if let Some(pending) = self.pending.get(&claim.id()) {
-            return Admission::Repeat(Some((pending.clone(), self.epoch)));
+            // Whoever pushes it has to do so under an epoch that is live.
+            let repeat = Admission::Repeat(Some((pending.clone(), self.epoch)));
+            return if self.live { repeat } else { Admission::Unloaded };
         }
         if gate.latch.knows(claim.id()) {
             return Admission::Repeat(None);

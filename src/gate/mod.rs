@@ -21,7 +21,8 @@ use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapsh
 #[async_trait]
 pub trait Gate: Send + Sync {
     /// Sets the claim's units aside, all or none, and remembers the claim until [`Gate::follow`] brings its settlement.
-    /// The second time the answer is [`Admission::Repeat`] and nothing moves. A withdrawal is admitted before the window
+    /// The second time the answer is [`Admission::Repeat`] and nothing moves; a claim that is still pending is repeated by an
+    /// open gate only, under whose epoch it may be pushed. A withdrawal is admitted before the window
     /// and while the sale is paused, and no limit counts it.
     async fn admit(&self, claim: &Claim) -> Result<Admission>;
 

@@ -235,11 +235,13 @@ impl Desk {
             EpochStep::Raise => {
                 state.epoch.0 += 1;
                 state.stage = EpochStage::Reloading;
+                state.beats = 0;
             }
+            EpochStep::Beat(epoch) if state.epoch == epoch && state.stage != EpochStage::Live => state.beats += 1,
             EpochStep::Live(epoch) if state.epoch == epoch && state.stage == EpochStage::Closed => {
                 state.stage = EpochStage::Live;
             }
-            EpochStep::Live(_) => {}
+            EpochStep::Beat(_) | EpochStep::Live(_) => {}
         }
     }
 

@@ -82,6 +82,8 @@ pub trait Books: Send + Sync {
 pub enum EpochStep {
     /// To the next number, reloading. Never the same twice.
     Raise,
+    /// One more beat, if the epoch is still this one and not live; otherwise nothing happens.
+    Beat(Epoch),
     /// From closed to live, if the epoch is still this one; otherwise nothing happens.
     Live(Epoch),
 }

@@ -26,6 +26,8 @@ pub struct EpochState {
     pub stage: EpochStage,
     /// Every epoch below this one is over for good.
     pub closed: Epoch,
+    /// How often the loader of this epoch has shown that it is alive.
+    pub beats: u64,
 }
 
 /// How far a reload has come.

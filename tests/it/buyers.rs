@@ -2,7 +2,7 @@
 //! keep all that they were told, which the ledger is held to afterwards.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +58,8 @@ pub(crate) async fn order(
 pub(crate) enum Habit {
     /// They keep it, and leave when it is sold out.
     Keep,
+    /// They look around for so long between two orders, until they are told to hurry, and leave when it is sold out.
+    Stroll(Duration),
     /// Of ten orders the shop confirms five, and their customers cancel two; they leave when it is sold out.
     Turn,
     /// They let it lapse, and come back until all together were promised so many orders.
@@ -84,6 +86,7 @@ struct Shared {
     sale: String,
     family: String,
     habit: Habit,
+    hurry: AtomicBool,
     promised: AtomicUsize,
     orders: Mutex<HashMap<String, (String, End)>>,
 }
@@ -96,6 +99,7 @@ impl Buyers {
             sale: sale.to_owned(),
             family: family.to_owned(),
             habit,
+            hurry: AtomicBool::new(false),
             promised: AtomicUsize::new(0),
             orders: Mutex::default(),
         });
@@ -116,6 +120,11 @@ impl Buyers {
     pub(crate) async fn one_more(&self, customer: &str) -> Told {
         let mut wire = None;
         self.shared.insist(&mut wire, customer, 0).await
+    }
+
+    /// Nobody strolls any more.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurry.store(true, Ordering::Relaxed);
     }
 
     /// Waits until everybody has left; answers with all promised orders and how each has to end.
@@ -141,6 +150,7 @@ impl Shared {
                 (_, Habit::LetLapse(orders)) if self.promised.load(Ordering::Relaxed) >= orders => return,
                 (Told::SoldOut, Habit::LetLapse(_)) => RealClock::new().sleep(AGAIN * 4).await,
                 (Told::SoldOut, _) => return,
+                (_, Habit::Stroll(time)) if !self.hurry.load(Ordering::Relaxed) => RealClock::new().sleep(time).await,
                 (Told::Promised(_) | Told::NotNow, _) => {}
             }
         }

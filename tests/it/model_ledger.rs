@@ -210,11 +210,13 @@ impl Ledger for ModelLedger {
             EpochStep::Raise => {
                 state.epoch = Epoch(state.epoch.0 + 1);
                 state.stage = EpochStage::Reloading;
+                state.beats = 0;
             }
+            EpochStep::Beat(epoch) if state.epoch == epoch && state.stage != EpochStage::Live => state.beats += 1,
             EpochStep::Live(epoch) if state.epoch == epoch && state.stage == EpochStage::Closed => {
                 state.stage = EpochStage::Live;
             }
-            EpochStep::Live(_) => {}
+            EpochStep::Beat(_) | EpochStep::Live(_) => {}
         }
         Ok(Some(*state))
     }
@@ -226,7 +228,7 @@ impl Book {
             sale: sale.clone(),
             places: vec![Places::default(); sale.items.len()],
             watermark: Seq(0),
-            epoch: EpochState { epoch: Epoch(0), stage: EpochStage::Closed, closed: Epoch(0) },
+            epoch: EpochState { epoch: Epoch(0), stage: EpochStage::Closed, closed: Epoch(0), beats: 0 },
             swept: None,
         };
         Self {

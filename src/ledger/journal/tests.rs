@@ -42,7 +42,7 @@ impl Scene {
             per_customer_limit: Some(units(2)),
             items: vec![item],
         };
-        let epoch = EpochState { epoch: Epoch(1), stage: EpochStage::Live, closed: Epoch(1) };
+        let epoch = EpochState { epoch: Epoch(1), stage: EpochStage::Live, closed: Epoch(1), beats: 0 };
         let places = Places { stock: units(3), available: units(1), held: units(1), sold: units(1) };
         let record = SaleRecord { sale, places: vec![places], watermark: Seq(0), epoch, swept: None };
         let mut scene = Self { record, moves: Vec::new(), orders: Vec::new(), used: Vec::new() };

@@ -23,7 +23,7 @@ macro_rules! sale_sql {
             "/* ",
             $name,
             " */ select s.id, s.name, s.phase, s.opens_at, s.closes_at, s.hold_seconds, ",
-            "s.per_customer_limit, s.seq, s.epoch, s.stage, s.closed_epoch, s.swept, s.hash, i.sku, i.name, ",
+            "s.per_customer_limit, s.seq, s.epoch, s.stage, s.closed_epoch, s.swept, s.hash, s.beats, i.sku, i.name, ",
             "i.price_cents, i.currency, i.stock, i.available, i.held, i.sold ",
             "from sales s join items i on i.sale = s.id ",
             $rest
@@ -169,22 +169,23 @@ fn sale(rows: &[Row]) -> Result<(SaleRecord, Chain), Failure> {
     let mut places = Vec::with_capacity(rows.len());
     for row in rows {
         sale.items.push(Item {
-            sku: read(row, 13, Sku::new)?,
-            name: get(row, 14)?,
-            price_cents: count(row, 15)?,
-            currency: get(row, 16)?,
+            sku: read(row, 14, Sku::new)?,
+            name: get(row, 15)?,
+            price_cents: count(row, 16)?,
+            currency: get(row, 17)?,
         });
         places.push(Places {
-            stock: units(row, 17)?,
-            available: units(row, 18)?,
-            held: units(row, 19)?,
-            sold: units(row, 20)?,
+            stock: units(row, 18)?,
+            available: units(row, 19)?,
+            held: units(row, 20)?,
+            sold: units(row, 21)?,
         });
     }
     let epoch = EpochState {
         epoch: Epoch(count(row, 8)?),
         stage: read(row, 9, word(EpochStage::from_word))?,
         closed: Epoch(count(row, 10)?),
+        beats: count(row, 13)?,
     };
     let swept = read_option(row, 11, |number: i64| u64::try_from(number))?;
     let record = SaleRecord { sale, places, watermark: Seq(count(row, 7)?), epoch, swept };
@@ -278,10 +279,10 @@ macro_rules! columns {
 
 fn save_sales(desks: &[Desk]) -> Write<'_> {
     let sql = "/* save sales */ update sales s set phase = v.phase, opens_at = v.opens_at, seq = v.seq, hash = v.hash, \
-               epoch = v.epoch, stage = v.stage, closed_epoch = v.closed_epoch, swept = v.swept \
+               epoch = v.epoch, stage = v.stage, closed_epoch = v.closed_epoch, swept = v.swept, beats = v.beats \
                from unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bytea[], $6::bigint[], \
-               $7::text[], $8::bigint[], $9::bigint[]) \
-               as v (id, phase, opens_at, seq, hash, epoch, stage, closed_epoch, swept) where s.id = v.id";
+               $7::text[], $8::bigint[], $9::bigint[], $10::bigint[]) \
+               as v (id, phase, opens_at, seq, hash, epoch, stage, closed_epoch, swept, beats) where s.id = v.id";
     let values = columns![desks.iter(), desk =>
         desk.record.sale.id.as_str(),
         desk.record.sale.window.phase.word(),
@@ -292,6 +293,7 @@ fn save_sales(desks: &[Desk]) -> Write<'_> {
         desk.record.epoch.stage.word(),
         big(desk.record.epoch.closed.0),
         desk.record.swept.map(big),
+        big(desk.record.epoch.beats),
     ];
     Write { sql, values }
 }

@@ -13,7 +13,7 @@ use crate::model::{
 use crate::sqlite::Failure;
 
 pub(super) const SALE: &str = "select id, name, phase, opens_at, closes_at, hold_seconds, per_customer_limit, seq, \
-                               epoch, stage, closed_epoch, swept, hash from sales";
+                               epoch, stage, closed_epoch, swept, hash, beats from sales";
 pub(super) const ORDER: &str = "select id, sale, customer, state, reason, accepted_at, settled_at, expires_at, seq, \
                                 settled_seq from orders";
 
@@ -47,6 +47,7 @@ pub(super) fn sale_row(connection: &Connection, row: &Row<'_>) -> Result<(SaleRe
         epoch: Epoch(row.get(8)?),
         stage: word(&row.get::<_, String>(9)?, EpochStage::from_word)?,
         closed: Epoch(row.get(10)?),
+        beats: row.get(13)?,
     };
     let record = SaleRecord { sale, places, watermark: Seq(row.get(7)?), epoch, swept: row.get(11)? };
     Ok((record, Chain(row.get(12)?)))
@@ -237,7 +238,7 @@ pub(super) fn save(connection: &Connection, desk: &Desk) -> Result<(), Failure> 
 fn save_sale(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
     let SaleRecord { sale, places, watermark, epoch, swept } = &desk.record;
     let sql = "/* save sale */ update sales set phase = ?2, opens_at = ?3, seq = ?4, hash = ?5, epoch = ?6, \
-               stage = ?7, closed_epoch = ?8, swept = ?9 where id = ?1";
+               stage = ?7, closed_epoch = ?8, swept = ?9, beats = ?10 where id = ?1";
     connection.prepare_cached(sql)?.execute(params![
         sale.id.as_str(),
         sale.window.phase.word(),
@@ -248,6 +249,7 @@ fn save_sale(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
         epoch.stage.word(),
         epoch.closed.0,
         swept,
+        epoch.beats,
     ])?;
     let sql = "/* save item */ update items set stock = ?3, available = ?4, held = ?5, sold = ?6 \
                where sale = ?1 and sku = ?2";

@@ -301,10 +301,12 @@ async fn loading_carries_over_what_is_pending_and_not_in_the_ledger(hall: Hall) 
     hall.load(Epoch(2)).await;
     assert_eq!(hall.pending().await, [(mine.clone(), Epoch(2)), (withdrawal(3, "a", 2), Epoch(2))]);
     assert_eq!(hall.counts().await, [(3, 3), (0, 0)]);
-    assert_eq!(hall.admit(&mine).await, Admission::Repeat(Some((mine.clone(), Epoch(2)))));
+    // A claim may be pushed under an epoch that is live, and under no other.
+    assert_eq!(hall.admit(&mine).await, Admission::Unloaded);
     assert_eq!(hall.admit(&settled).await, Admission::Repeat(None));
-    assert_eq!(hall.gate.find(&sale_id("s"), id(1)).await.unwrap(), Some((mine, Epoch(2))));
+    assert_eq!(hall.gate.find(&sale_id("s"), id(1)).await.unwrap(), Some((mine.clone(), Epoch(2))));
     assert!(hall.gate.open(&sale_id("s"), Epoch(2)).await.unwrap());
+    assert_eq!(hall.admit(&mine).await, Admission::Repeat(Some((mine, Epoch(2)))));
     hall.ledger.steer(&sale_id("s"), Verb::Resume).await.unwrap();
     hall.catch_up().await;
     let refused = Admission::Refused(Refusal::LimitReached { limit: units(2), used: units(2) });

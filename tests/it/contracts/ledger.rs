@@ -35,6 +35,7 @@ macro_rules! ledger_contract {
                 a_marker_closes_only_the_epoch_that_is_reloading
                 a_sweep_is_noted_and_never_goes_back
                 epochs_go_up_one_by_one
+                a_loader_shows_that_it_is_alive
                 only_a_closed_epoch_becomes_live
                 a_withdrawal_takes_what_is_available
                 an_addition_is_done_once
@@ -108,7 +109,7 @@ async fn a_new_sale_has_all_units_available(ledger: Tested) {
     let record = ledger.sale_with(&sale("s", &["a", "b"]), &[5, 0]).await;
     assert_eq!(record.places, [Places::fresh(units(5)), Places::fresh(units(0))]);
     assert_eq!((record.watermark, record.swept), (Seq(2), None));
-    assert_eq!(record.epoch, EpochState { epoch: Epoch(0), stage: EpochStage::Closed, closed: Epoch(0) });
+    assert_eq!(record.epoch, EpochState { epoch: Epoch(0), stage: EpochStage::Closed, closed: Epoch(0), beats: 0 });
     assert_eq!(record, ledger.record().await);
     let moves = ledger.journal(&sale_id("s"), Seq(0), 10).await.unwrap();
     let lines: Vec<_> = moves.iter().map(|step| (step.kind, step.claim, step.lines.clone())).collect();
@@ -282,7 +283,7 @@ async fn a_claim_of_a_closed_epoch_is_late_and_its_id_stays_free(ledger: Tested)
 
 async fn a_marker_closes_only_the_epoch_that_is_reloading(ledger: Tested) {
     ledger.sale_with(&sale("s", &["a"]), &[5]).await;
-    let state = |epoch, stage, closed| EpochState { epoch: Epoch(epoch), stage, closed: Epoch(closed) };
+    let state = |epoch, stage, closed| EpochState { epoch: Epoch(epoch), stage, closed: Epoch(closed), beats: 0 };
     for _ in 0..2 {
         ledger.step_epoch(&sale_id("s"), EpochStep::Raise).await.unwrap();
     }
@@ -311,10 +312,24 @@ async fn epochs_go_up_one_by_one(ledger: Tested) {
     ledger.sale_with(&sale("s", &["a"]), &[5]).await;
     for epoch in 1..4 {
         let state = ledger.step_epoch(&sale_id("s"), EpochStep::Raise).await.unwrap();
-        let raised = EpochState { epoch: Epoch(epoch), stage: EpochStage::Reloading, closed: Epoch(0) };
+        let raised = EpochState { epoch: Epoch(epoch), stage: EpochStage::Reloading, closed: Epoch(0), beats: 0 };
         assert_eq!(state, Some(raised));
         assert_eq!(ledger.record().await.epoch, raised);
     }
+}
+
+async fn a_loader_shows_that_it_is_alive(ledger: Tested) {
+    ledger.sale_with(&sale("s", &["a"]), &[5]).await;
+    let here = sale_id("s");
+    let beat = async |epoch| ledger.step_epoch(&here, EpochStep::Beat(Epoch(epoch))).await.unwrap().unwrap().beats;
+    ledger.step_epoch(&here, EpochStep::Raise).await.unwrap();
+    assert_eq!([beat(1).await, beat(2).await, beat(1).await], [1, 1, 2]);
+    ledger.settle(&[marker(Body::Close, 1)]).await.unwrap();
+    assert_eq!((beat(1).await, ledger.record().await.epoch.beats), (3, 3));
+    ledger.step_epoch(&here, EpochStep::Live(Epoch(1))).await.unwrap();
+    assert_eq!(beat(1).await, 3);
+    ledger.step_epoch(&here, EpochStep::Raise).await.unwrap();
+    assert_eq!([beat(1).await, beat(2).await], [0, 1]);
 }
 
 async fn only_a_closed_epoch_becomes_live(ledger: Tested) {

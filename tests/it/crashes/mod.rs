@@ -3,20 +3,22 @@
 //! of that name; without it, those with killed servers are a choice.
 
 mod account;
+mod kills;
+mod probe;
 mod scene;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use futures_util::future::join_all;
 use sluice::fault::Moment;
 
 use crate::process::Env;
 use crate::servers::trio::Trio;
+use probe::BACK_TIME_MAX;
 use scene::{Servers, Stage, Strike};
 
-/// From the return of the last part to full service.
-const BACK_TIME_MAX: Duration = Duration::from_secs(5);
 /// Stages that share their servers.
 const STAGES: usize = 3;
 /// Of the scenes with killed servers, one in so many is played each time.
@@ -68,47 +70,51 @@ async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: 
 /// An embedded gate forgets with its process, so nothing is ever left over for a sweep there.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_that_dies_or_stands_still_anywhere_keeps_every_promise() {
-    let (mut stage, mut tally) = (Stage::embedded().await, Tally::default());
-    for strike in [Strike::Killed, Strike::Frozen] {
-        for moment in moments().filter(|moment| *moment != Moment::Swept && is_wanted(*moment, strike, true)) {
-            play(&mut stage, &mut tally, moment, strike).await;
-        }
-    }
-    tally.show("embedded");
+    let strikes = [Strike::Killed, Strike::Frozen];
+    let moments = moments().filter(|moment| *moment != Moment::Swept);
+    let scenes = moments.flat_map(|moment| strikes.map(|strike| (moment, strike)));
+    side_by_side(scenes, async |_| Stage::embedded().await).await.show("embedded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_die_or_stand_still_anywhere_keep_every_promise() {
     let trio = Trio::start();
-    let env = trio.env();
-    let mut scenes: Vec<Vec<(Moment, Strike)>> = vec![Vec::new(); STAGES];
     let strikes = [Strike::Killed, Strike::Frozen, Strike::GateEmptied, Strike::SessionsEnded];
-    let all = moments().flat_map(|moment| strikes.map(|strike| (moment, strike)));
-    let wanted = all.filter(|(moment, strike)| is_wanted(*moment, *strike, true));
-    wanted.enumerate().for_each(|(number, scene)| scenes[number % STAGES].push(scene));
-    let stages = scenes.into_iter().enumerate().map(async |(number, scenes)| {
-        let mut tally = Tally::default();
-        let mut stage = Stage::distributed(Servers::Shared(&trio, part_of(&trio, &env, number))).await;
+    let scenes = moments().flat_map(|moment| strikes.map(|strike| (moment, strike)));
+    let stage = async |number| Stage::distributed(Servers::Shared(&trio, part_of(&trio, number))).await;
+    side_by_side(scenes, stage).await.show("distributed");
+}
+
+/// Plays the scenes on several stages at once: most of them wait most of the time.
+async fn side_by_side<'a>(
+    scenes: impl Iterator<Item = (Moment, Strike)>,
+    stage: impl AsyncFn(usize) -> Stage<'a>,
+) -> Tally {
+    let mut shares: Vec<Vec<(Moment, Strike)>> = vec![Vec::new(); STAGES];
+    let wanted = scenes.filter(|(moment, strike)| is_wanted(*moment, *strike, true));
+    wanted.enumerate().for_each(|(number, scene)| shares[number % STAGES].push(scene));
+    let played = shares.into_iter().enumerate().map(async |(number, scenes)| {
+        let (mut stage, mut tally) = (stage(number).await, Tally::default());
         for (moment, strike) in scenes {
             play(&mut stage, &mut tally, moment, strike).await;
         }
         tally
     });
     let mut sum = Tally::default();
-    for tally in futures_util::future::join_all(stages).await {
+    for tally in join_all(played).await {
         tally.0.into_iter().for_each(|(strike, (count, took))| sum.add(strike, count, took));
     }
-    sum.show("distributed");
+    sum
 }
 
 /// The variables that lead to a stage's own part of shared servers.
-fn part_of(trio: &Trio, env: &Env, number: usize) -> Env {
+fn part_of(trio: &Trio, number: usize) -> Env {
     let own = |(name, url): &(&'static str, String)| match *name {
         "DATABASE_URL" => (*name, trio.postgres.database()),
         "REDIS_URL" => (*name, format!("{url}/{number}")),
         _ => (*name, trio.rabbit.own_url()),
     };
-    env.iter().map(own).collect()
+    trio.env().iter().map(own).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use sluice::clock::{Clock, RealClock};
 use sluice::fault::{Moment, VARIABLE};
 use sluice::load::wire::Target;
 
-use super::account;
-use crate::buyers::{Buyers, Habit, Told};
+use super::{account, probe};
+use crate::buyers::{Buyers, Habit};
 use crate::cluster::{Crew, Member, TOKEN};
 use crate::process::Env;
 use crate::servers::redis::say;
@@ -21,8 +21,6 @@ use crate::support::eventually;
 /// Units of a scene's sale, and buyers that want them.
 const UNITS: usize = 240;
 const BUYERS: usize = 12;
-/// A sale that is never sold out.
-const PROBE: &str = "probe";
 /// Promises before something that is to meet a sale in full swing.
 const SWING: usize = UNITS / 6;
 /// How long it may take until somebody comes to a moment.
@@ -84,7 +82,7 @@ impl<'a> Stage<'a> {
 
     async fn new(crew: Crew, servers: Option<Servers<'a>>) -> Self {
         let stage = Self { crew, servers, scenes: 0 };
-        create(&stage.target().await, PROBE, 1_000_000, Habit::Keep).await;
+        probe::prepare(&stage.target().await).await;
         stage
     }
 
@@ -96,7 +94,8 @@ impl<'a> Stage<'a> {
     pub(crate) async fn play(&mut self, moment: Moment, strike: Strike) -> Duration {
         self.scenes += 1;
         let (target, sale, habit) = (self.target().await, format!("s{}", self.scenes), habit(moment));
-        create(&target, &sale, UNITS, habit).await;
+        let hold_seconds = if matches!(habit, Habit::LetLapse(_)) { 1 } else { 600 };
+        probe::create(&target, &sale, UNITS, hold_seconds).await;
         self.arm(moment, strike).await;
         let buyers = Buyers::come(std::slice::from_ref(&target), &sale, "c", BUYERS, habit);
         if self.servers.is_some() && is_reload(moment) {
@@ -117,23 +116,25 @@ impl<'a> Stage<'a> {
         self.strike(strike).await;
         let healed = RealClock::new();
         self.heal(moment);
-        full_service(&target, &buyers, self.scenes).await;
+        probe::serves(&target, &sale).await;
+        buyers.one_more("late").await;
         let took = healed.monotonic();
         let mut promised = buyers.gone().await;
         if habit == Habit::Turn {
             promised.extend(Buyers::come(std::slice::from_ref(&target), &sale, "rest", 1, Habit::Keep).gone().await);
         }
-        account::hold(&target, &sale, UNITS as u64, &promised).await;
+        let taken = account::hold(&target, &sale, &promised).await;
+        assert_eq!(taken, if matches!(habit, Habit::LetLapse(_)) { 0 } else { UNITS }, "{scene}");
         let _closed: Value =
             target.ask(Method::POST, &format!("/v1/sales/{sale}/close"), Some(TOKEN), None).await.unwrap();
         took
     }
 
-    /// Lets the processes that come to the moment meet it in their next life; a few steps later each time, so that it is
-    /// met at other depths of the queue.
+    /// Lets the processes that come to the moment meet it in their next life; an API a few steps later each time. A worker
+    /// takes all that waits in few steps, so it is the first time that counts there.
     async fn arm(&mut self, moment: Moment, strike: Strike) {
         let signal = if strike == Strike::Killed { "kill" } else { "freeze" };
-        let times = if is_in_full_swing(moment) { 1 + self.scenes % 5 } else { 1 };
+        let times = if is_of_an_api(moment) { 1 + self.scenes % 5 } else { 1 };
         for member in self.actors(moment) {
             member.kill();
             member.spawn(&[(VARIABLE, format!("{}:{signal}@{times}", moment.name()))]);
@@ -142,7 +143,7 @@ impl<'a> Stage<'a> {
             // Something has to be left over that a sweep pushes again.
             let api = &mut self.crew.apis[0];
             api.kill();
-            api.spawn(&[(VARIABLE, format!("{}:kill@{times}", Moment::Admitted.name()))]);
+            api.spawn(&[(VARIABLE, format!("{}:kill@3", Moment::Admitted.name()))]);
         }
         if is_in_full_swing(moment) {
             let crew = &self.crew;
@@ -222,27 +223,6 @@ impl Servers<'_> {
             Servers::Shared(..) => panic!("others use them"),
         }
     }
-}
-
-async fn create(target: &Target, sale: &str, stock: usize, habit: Habit) {
-    let hold_seconds = if matches!(habit, Habit::LetLapse(_)) { 1 } else { 600 };
-    let body = json!({
-        "id": sale, "name": sale, "opens_at": "2020-01-01T00:00:00Z", "hold_seconds": hold_seconds,
-        "items": [{"sku": "a", "stock": stock}],
-    });
-    let _created: Value = target.ask(Method::POST, "/v1/sales", Some(TOKEN), Some(&body)).await.unwrap();
-}
-
-/// Comes back once a new order is accepted and settled, and the scene's own sale gives its answers.
-async fn full_service(target: &Target, buyers: &Buyers, scene: usize) {
-    let probe = Buyers::come(std::slice::from_ref(target), PROBE, "probe", 0, Habit::Keep);
-    let Told::Promised(id) = probe.one_more(&format!("probe-{scene}")).await else { panic!("the probe is sold out") };
-    eventually("the probe is settled", async || {
-        let order = target.ask::<Value>(Method::GET, &format!("/v1/orders/{id}"), None, None).await;
-        order.is_ok_and(|order| order["state"] == "held")
-    })
-    .await;
-    buyers.one_more("late").await;
 }
 
 /// What the crowd has to do so that somebody comes to this moment.
