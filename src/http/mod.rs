@@ -5,6 +5,7 @@ mod auth;
 mod export;
 mod fields;
 mod health;
+mod journal;
 mod metrics;
 mod orders;
 mod pages;
@@ -255,6 +256,7 @@ fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stock::adjust))
         .routes(routes!(stock::show))
         .routes(routes!(stock::audit))
+        .routes(routes!(journal::read))
         .routes(routes!(export::list));
     match api {
         None => open.merge(shop).merge(admin),

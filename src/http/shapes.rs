@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::gate::GateView;
 use crate::ledger::{Adjustment, SaleRecord};
 use crate::model::{
-    Customer, Item, OrderId, OrderRecord, OrderState, Places, Reason, SaleId, SaleState, Seq, Sku, Time, Units,
+    Customer, Item, Line, OrderId, OrderRecord, OrderState, Places, Reason, SaleId, SaleState, Seq, Sku, Time, Units,
 };
 
 /// An order as it is now.
@@ -47,15 +47,20 @@ pub(super) struct LineJson<'a> {
     quantity: Units,
 }
 
+impl<'a> From<&'a Line> for LineJson<'a> {
+    fn from(line: &'a Line) -> Self {
+        Self { sku: &line.sku, quantity: line.quantity }
+    }
+}
+
 impl<'a> From<&'a OrderRecord> for OrderJson<'a> {
     fn from(record: &'a OrderRecord) -> Self {
         let OrderRecord { order, state, reason, settled_at, expires_at, .. } = record;
-        let line = |line: &'a crate::model::Line| LineJson { sku: &line.sku, quantity: line.quantity };
         Self {
             id: order.id,
             sale: &order.sale,
             customer: &order.customer,
-            lines: order.lines.iter().map(line).collect(),
+            lines: order.lines.iter().map(LineJson::from).collect(),
             state: *state,
             reason: *reason,
             accepted_at: order.accepted_at,

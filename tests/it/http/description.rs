@@ -55,6 +55,7 @@ fn the_description_has_every_route_of_the_design() {
         "POST /v1/sales/{sale}/items/{sku}/adjustments",
         "GET /v1/sales/{sale}/stock",
         "GET /v1/sales/{sale}/audit",
+        "GET /v1/sales/{sale}/journal",
         "GET /livez",
         "GET /readyz",
         "GET /metrics",

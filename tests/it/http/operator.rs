@@ -145,6 +145,30 @@ async fn an_audit_is_exact_when_nothing_is_on_its_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_journal_is_read_page_by_page() {
+    let server = Server::start().await;
+    server.open_sale("s", 3, json!({})).await;
+    let order = server.settled("s", "c-1", 2).await;
+    let body = Some(json!({"delta": 5, "reason": "a pallet turned up"}));
+    assert_eq!(server.admin("POST", "/v1/sales/s/items/ps5/adjustments", body).await.status, 201);
+    let page = async |query: &str| server.admin("GET", &format!("/v1/sales/s/journal?{query}"), None).await;
+    let first = page("limit=2").await.json();
+    assert_eq!(first["next_after"], 2, "{first:#}");
+    let [add, hold] = [0, 1].map(|index| &first["moves"][index]);
+    assert_eq!((&add["seq"], &add["kind"], &add["claim"]), (&json!(1), &json!("add"), &json!(null)));
+    assert_eq!((&hold["seq"], &hold["kind"], &hold["claim"]), (&json!(2), &json!("hold"), &order["id"]));
+    assert_eq!(hold["lines"], json!([{"sku": "ps5", "quantity": 2}]));
+    assert_eq!((&hold["customer"], &hold["at"]), (&json!("c-1"), &order["settled_at"]));
+    let last = page("after=2").await.json();
+    assert_eq!((last["moves"].as_array().unwrap().len(), &last["next_after"]), (1, &json!(null)), "{last:#}");
+    assert!(last["moves"][0]["claim"].as_str().unwrap().starts_with("adj_"), "{last:#}");
+    for wrong in ["limit=0", "limit=1001", "after=-1", "after=x", "before=1", "after=1&after=2"] {
+        page(wrong).await.problem(422, "invalid-request");
+    }
+    server.admin("GET", "/v1/sales/no/journal", None).await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_machinery_around_is_told() {
     let server = Server::start().await;
     assert_eq!(server.get("/livez").await.status, 200);
