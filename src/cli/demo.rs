@@ -20,6 +20,7 @@ use crate::config::Role;
 use crate::deployment::{self, Deployment};
 use crate::http::{self, Api, Limits, Site, Tokens};
 use crate::load::crowd::Habits;
+use crate::load::engine::Patience;
 use crate::load::progress::Watch;
 use crate::load::record::Outcome;
 use crate::load::summary::{Summary, grouped};
@@ -135,8 +136,11 @@ async fn show(
         sale: sale.clone(),
         token: Some(token.to_owned()),
         habits: habits(args),
+        patience: Patience::default(),
         connections: CONNECTIONS,
+        alone: true,
         check: true,
+        twice: false,
         settle_time_max: std::time::Duration::from_secs(10),
         watch: Watch::Stderr,
     };

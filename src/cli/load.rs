@@ -11,8 +11,10 @@ use super::client::ServerNote;
 use super::serve::TOKEN_FILE;
 use crate::audit::Verdict;
 use crate::clock::{Clock, RealClock};
+use crate::load::books;
 use crate::load::crowd::Habits;
-use crate::load::facts::{self, SaleFact};
+use crate::load::engine::Patience;
+use crate::load::facts::SaleFact;
 use crate::load::progress::Watch;
 use crate::load::summary::Summary;
 use crate::load::wire::Target;
@@ -30,6 +32,8 @@ const EXAMPLES: &str = "Examples:
   sluice load --rate 5000 --duration 10s                 a crowd for the only open sale
   sluice load --sale drop --retries 0.2 --impatience 0.1 people who ask again and hang up early
   sluice load --sale drop --confirm 0.8 --cancel 0.1     holds become sales, or come back
+  sluice load --url http://10.0.0.1 --url http://10.0.0.2 --insist 30s --twice --i-own-this-server
+                                                         through an outage; then everything once more
   sluice load --orders 100000 --seed 7 --json            the same crowd every time, for a script
 
 Latencies count from the moment a request was due, so a server that falls behind cannot hide it. A request counts as
@@ -41,7 +45,7 @@ Exit codes: 0 exact, 10 violation, 11 not yet settled, 1 the run failed.";
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Example: sluice load --rate 5000 --duration 10s", after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// The server; several share the crowd [default: the one that serves the data folder]
+    /// The server; several, or the flag given again, share the crowd [default: the one that serves the data folder]
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     url: Vec<String>,
 
@@ -93,6 +97,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     impatience: f64,
 
+    /// Share of orders whose customer asks later for something else under the same key, by mistake; needs carts that differ
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    mistakes: f64,
+
     /// Share of orders that the shop confirms once they are held
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     confirm: f64,
@@ -100,6 +108,10 @@ pub(super) struct Args {
     /// Share of orders that are cancelled once they are held
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     cancel: f64,
+
+    /// How long customers ask again, under the same key, when they hear nothing or "not now"
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    insist: Duration,
 
     /// SKUs of one order, at most
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
@@ -120,6 +132,14 @@ pub(super) struct Args {
     /// Do not check the answers; needs no token
     #[arg(long)]
     no_audit: bool,
+
+    /// Nobody else orders from the sale meanwhile: every order has to have a request
+    #[arg(long)]
+    alone: bool,
+
+    /// After the check, send everything once more: it has to change nothing
+    #[arg(long, conflicts_with = "no_audit")]
+    twice: bool,
 
     /// How long to wait in the end for orders that are still on their way
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -164,15 +184,18 @@ async fn plan(args: Args, clock: &dyn Clock) -> anyhow::Result<Plan> {
     let token = token(&args)?;
     let sale = match &args.sale {
         Some(sale) => sale.clone(),
-        None => only_open(&facts::sales(&targets[0]).await?)?,
+        None => only_open(&books::sales(&targets[0]).await?)?,
     };
     Ok(Plan {
         targets,
         sale,
         token,
         habits: habits(&args, clock),
+        patience: Patience { insist: args.insist, ..Patience::default() },
         connections: args.connections,
+        alone: args.alone,
         check: !args.no_audit,
+        twice: args.twice,
         settle_time_max: args.settle,
         watch: Watch::Stderr,
     })
@@ -191,6 +214,7 @@ fn habits(args: &Args, clock: &dyn Clock) -> Habits {
         retries: args.retries,
         duplicates: args.duplicates,
         impatience: args.impatience,
+        mistakes: args.mistakes,
         confirm: args.confirm,
         cancel: args.cancel,
         lines_max: args.lines,
@@ -301,6 +325,14 @@ mod tests {
     fn a_seed_is_kept_and_a_missing_one_is_drawn() {
         assert_eq!(parsed("--seed 7").unwrap().seed, 7);
         assert_ne!(parsed("").unwrap().seed, parsed("").unwrap().seed);
+    }
+
+    #[test]
+    fn servers_are_listed_or_named_one_by_one() {
+        for flags in ["--url http://a,http://b", "--url http://a --url http://b"] {
+            let flags = ["load"].into_iter().chain(flags.split_whitespace());
+            assert_eq!(Program::try_parse_from(flags).unwrap().args.url, ["http://a", "http://b"]);
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::crowd::Kind;
 use super::record::Outcome;
 use super::wire::Answer;
-use crate::model::{Effect, OrderId, Sku};
+use crate::model::{Effect, OrderId, Seq, Sku};
 
 /// What was read from an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Reading {
     pub sold_out: Option<u8>,
     /// The order's id.
     pub order: Option<OrderId>,
+    /// The journal's number of the order's latest move; 0 if it was not told.
+    pub seq: Seq,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +56,7 @@ pub fn read(kind: Kind, answer: &Answer, skus: &[Sku]) -> Reading {
 fn named(outcome: Outcome, answer: &Answer) -> Reading {
     let order = serde_json::from_slice::<Named>(&answer.body).ok().map(|named| named.id);
     let outcome = if order.is_some() { outcome } else { Outcome::Error };
-    Reading { outcome, effect: Effect::Unknown, sold_out: None, order }
+    Reading { outcome, effect: Effect::Unknown, sold_out: None, order, seq: answer.seq }
 }
 
 fn refused(status: u16, answer: &Answer, skus: &[Sku]) -> Reading {
@@ -63,13 +65,14 @@ fn refused(status: u16, answer: &Answer, skus: &[Sku]) -> Reading {
         (429 | 503, Some(_)) => Outcome::Unavailable,
         (409, Some("sold-out")) => Outcome::SoldOut,
         (409, Some("customer-limit")) => Outcome::CustomerLimit,
+        (422, Some("idempotency-key-reused")) => Outcome::KeyReused,
         (400..=499, Some(_)) => Outcome::Refused,
         _ => Outcome::Error,
     };
     let effect = if problem.effect == "none" { Effect::None } else { Effect::Unknown };
     let place = skus.iter().position(|sku| sku.as_str() == problem.sku);
     let sold_out = place.filter(|_| outcome == Outcome::SoldOut).and_then(|place| u8::try_from(place).ok());
-    Reading { outcome, effect, sold_out, order: None }
+    Reading { outcome, effect, sold_out, order: None, seq: Seq(0) }
 }
 
 #[cfg(test)]
@@ -78,7 +81,8 @@ mod tests {
 
     fn told(kind: Kind, status: u16, body: &'static str) -> Reading {
         let skus = ["xbox", "ps5"].map(|sku| Sku::new(sku).unwrap());
-        let answer = Answer { status: hyper::StatusCode::from_u16(status).unwrap(), body: body.into() };
+        let status = hyper::StatusCode::from_u16(status).unwrap();
+        let answer = Answer { status, seq: Seq(7), retry_after: None, body: body.into() };
         read(kind, &answer, &skus)
     }
 
@@ -86,7 +90,7 @@ mod tests {
     fn an_accepted_order_is_known_by_its_id() {
         let body = r#"{"id":"ord_000000000000000000000000000000ff","sale":"s","state":"accepted"}"#;
         let reading = told(Kind::First, 202, body);
-        assert_eq!((reading.outcome, reading.order.is_some()), (Outcome::Accepted, true));
+        assert_eq!((reading.outcome, reading.order.is_some(), reading.seq), (Outcome::Accepted, true, Seq(7)));
         assert_eq!(told(Kind::Retry, 200, body).outcome, Outcome::Repeat);
         assert_eq!(told(Kind::Confirm, 200, body).outcome, Outcome::Confirmed);
         assert_eq!(told(Kind::Cancel, 200, body).outcome, Outcome::Cancelled);
@@ -99,10 +103,12 @@ mod tests {
         let reading = told(Kind::First, 409, sold_out);
         assert_eq!(
             reading,
-            Reading { outcome: Outcome::SoldOut, effect: Effect::None, sold_out: Some(1), order: None }
+            Reading { outcome: Outcome::SoldOut, effect: Effect::None, sold_out: Some(1), order: None, seq: Seq(0) }
         );
         let limit = r#"{"type":"/problems/customer-limit","effect":"none"}"#;
         assert_eq!(told(Kind::First, 409, limit).outcome, Outcome::CustomerLimit);
+        let reused = r#"{"type":"/problems/idempotency-key-reused","effect":"none"}"#;
+        assert_eq!(told(Kind::OtherCart, 422, reused).outcome, Outcome::KeyReused);
         let paused = r#"{"type":"/problems/sale-paused","effect":"none"}"#;
         assert_eq!(told(Kind::First, 409, paused).outcome, Outcome::Refused);
         let unavailable = r#"{"type":"/problems/unavailable","effect":"unknown"}"#;

@@ -1,10 +1,37 @@
 //! The check: what the crowd was told, against what the ledger says. Pure, so that histories with a planted lie can
 //! show that each lie is found.
+//!
+//! The invariants, the names under which a violation is reported here ([`Broken`]), and the tests that plant it, in
+//! `check/tests*`. What the server's own audit finds besides, is tested in `ledger/journal/tests.rs`.
+//!
+//! | | invariant | name | planted by |
+//! |---|---|---|---|
+//! | 1 | conservation, at every move | `conservation`, `transition` | `orders_and_stock_say_the_same`, `units_come_from_where_they_are` |
+//! | 2 | rows are the fold of a journal without gaps (its hashes: audit) | `journal`, `audit` | `a_journal_with_a_gap_…`, `…_comes_to_something_else_…` |
+//! | 3 | never more out than there is, at every move | `oversold` | `oversold_for_a_moment_is_oversold` |
+//! | 4 | limit per customer, at every move | `customer_limit` | `more_than_allowed_for_a_moment_…` |
+//! | 5 | one order per id, one way through life | `doubled`, `transition` | `no_order_is_listed_twice`, `an_order_lives_once` |
+//! | 6 | an accepted order is kept | `lost`, `broken_promise`, `taken_away` | `an_accepted_order_…`, `an_order_that_nobody_gave_back_…` |
+//! | 7 | `effect: none` left nothing | `left_behind` | `a_refusal_leaves_nothing_behind` |
+//! | 8 | same key, same order; other cart, 422 | `key_split`, `wrong_order`, `forgotten`, `key_reused` | `one_key_is_one_order`, `another_cart_…` |
+//! | 9 | no order without a request | `unasked` | `an_order_that_nobody_asked_for_…` |
+//! | 10 | confirmed is sold, and was in time | `confirm_undone`, `confirmed_late` | `what_was_confirmed_is_sold`, `a_hold_that_was_over_…` |
+//! | 11 | gate and ledger agree once quiet | `gate_differs` | `a_gate_that_says_something_else_…` |
+//! | 12 | the queue is drained | `undrained` | `a_queue_that_is_not_empty_…` |
+//! | 13 | one move for each turn | `transition` | `an_order_lives_once` |
+//! | 14 | no false "sold out", nothing left | `false_sold_out`, `undersold` | `sold_out_while_…`, `a_unit_left_…` |
+//! | 15 | real-time order | `out_of_turn` | `an_answer_proves_…`, `who_came_later_…` |
+//! | 16 | resolved within 10 s of the last fault | `unresolved` | `what_is_not_settled_in_time_…` |
+//! | 17 | everything again changes nothing | `changed_by_repeating` | `check/again.rs` |
 
+mod again;
+mod broken;
+mod journal;
+mod times;
 mod units;
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -13,9 +40,9 @@ use super::facts::{Facts, OrderFact};
 use super::record::{Outcome, Record};
 use crate::audit::Verdict;
 use crate::model::{Effect, OrderId, OrderState, Reason, same_lines};
-
-/// Orders that a violation shows to people.
-const ORDERS_SHOWN_MAX: usize = 5;
+pub use again::{Again, check_again, everything_again};
+pub use broken::{Broken, Violation};
+pub use times::RESOLVED_US_MAX;
 
 /// What the check came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -36,6 +63,8 @@ pub struct Check {
     pub promised: u64,
     /// How those orders ended, and how many units of the stock are where.
     pub ended: Ended,
+    /// Answers to everything that was sent again in the end; 0 if nothing was.
+    pub again: u64,
     /// Everything that is wrong.
     pub violations: Vec<Violation>,
 }
@@ -51,115 +80,50 @@ pub struct Ended {
     pub released: u64,
 }
 
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Violation {
-    /// Which promise it breaks.
-    pub broken: Broken,
-    /// The orders concerned.
-    pub orders: Vec<OrderId>,
-    /// What was found, in words.
-    pub detail: String,
-}
-
-/// The promises to the crowd.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Broken {
-    /// Never more units than there are.
-    Oversold,
-    /// Nobody is refused a unit that is left at the end.
-    Undersold,
-    /// No accepted order is refused.
-    BrokenPromise,
-    /// Every accepted order is in the ledger.
-    Lost,
-    /// Only its holder and time release an order.
-    TakenAway,
-    /// The order is the one that was asked for.
-    WrongOrder,
-    /// The same key is the same order, on every retry; and no order is two customers'.
-    KeySplit,
-    /// A retry of an accepted order is not refused.
-    Forgotten,
-    /// An error with `effect: none`, or a refusal, leaves no order.
-    LeftBehind,
-    /// A confirmed order is sold.
-    ConfirmUndone,
-    /// A cancelled order is released.
-    CancelUndone,
-    /// No order counts twice.
-    Doubled,
-    /// No customer has more units than allowed.
-    CustomerLimit,
-    /// Every unit is in some place, and all counts agree.
-    Conservation,
-    /// What the server's own audit found.
-    Audit,
-}
-
-impl Broken {
-    /// The word for it, as it stands in the JSON.
-    pub fn word(self) -> &'static str {
-        match self {
-            Broken::Oversold => "oversold",
-            Broken::Undersold => "undersold",
-            Broken::BrokenPromise => "broken_promise",
-            Broken::Lost => "lost",
-            Broken::TakenAway => "taken_away",
-            Broken::WrongOrder => "wrong_order",
-            Broken::KeySplit => "key_split",
-            Broken::Forgotten => "forgotten",
-            Broken::LeftBehind => "left_behind",
-            Broken::ConfirmUndone => "confirm_undone",
-            Broken::CancelUndone => "cancel_undone",
-            Broken::Doubled => "doubled",
-            Broken::CustomerLimit => "customer_limit",
-            Broken::Conservation => "conservation",
-            Broken::Audit => "audit",
-        }
-    }
-}
-
-impl Display for Violation {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(self.broken.word())?;
-        for order in self.orders.iter().take(ORDERS_SHOWN_MAX) {
-            write!(f, " {order}")?;
-        }
-        match self.orders.len().saturating_sub(ORDERS_SHOWN_MAX) {
-            0 => write!(f, ": {}", self.detail),
-            more => write!(f, " and {more} more orders: {}", self.detail),
-        }
-    }
-}
-
 /// What a crowd did and what it was told.
-#[derive(Clone, Copy)]
-pub struct History<'a> {
+#[derive(Debug, Clone)]
+pub struct History {
     /// Who wanted what.
-    pub crowd: &'a Crowd,
-    /// What came of it.
-    pub records: &'a [Record],
+    pub crowd: Arc<Crowd>,
+    /// What came of it: every sending, in the sequence of the requests.
+    pub records: Vec<Record>,
+    /// Whether nobody else ordered from the sale meanwhile.
+    pub alone: bool,
+    /// When the last fault was healed, in microseconds after the start, if there were any.
+    pub healed_us: Option<u64>,
 }
 
 /// Compares a history with the facts.
-pub fn check(history: History<'_>, facts: &Facts) -> Check {
+pub fn check(history: &History, facts: &Facts) -> Check {
     let mut case = Case::new(history, facts);
     case.keys();
+    case.other_carts();
     case.endings();
     case.turns();
     case.left_behind();
     case.listing();
     case.arithmetic();
     case.undersold();
+    case.quiet();
+    case.journal();
+    case.times();
     case.audit();
     case.close()
 }
 
+impl Check {
+    /// Adds what was found later.
+    pub fn add(&mut self, violations: Vec<Violation>) {
+        if !violations.is_empty() {
+            self.verdict = Verdict::Violation;
+        }
+        self.violations.extend(violations);
+    }
+}
+
 /// One check under way.
 struct Case<'a> {
-    history: History<'a>,
+    history: &'a History,
     facts: &'a Facts,
     listed: HashMap<OrderId, &'a OrderFact>,
     stories: Vec<Story<'a>>,
@@ -174,6 +138,8 @@ struct Story<'a> {
     wish: u32,
     records: Vec<&'a Record>,
     ids: Vec<OrderId>,
+    /// When its order was first sent.
+    sent_us: Option<u64>,
 }
 
 impl Story<'_> {
@@ -183,8 +149,8 @@ impl Story<'_> {
 }
 
 impl<'a> Case<'a> {
-    fn new(history: History<'a>, facts: &'a Facts) -> Self {
-        let crowd = history.crowd;
+    fn new(history: &'a History, facts: &'a Facts) -> Self {
+        let crowd = &history.crowd;
         let wish = |record: &Record| crowd.requests[record.request as usize].wish;
         let mut records: Vec<&Record> = history.records.iter().collect();
         records.sort_by_key(|record| wish(record));
@@ -192,7 +158,9 @@ impl<'a> Case<'a> {
             let mut ids: Vec<OrderId> = records.iter().filter_map(|record| record.order).collect();
             ids.sort_unstable();
             ids.dedup();
-            Story { wish: wish(records[0]), records: records.to_vec(), ids }
+            let orders = |record: &&&Record| crowd.requests[record.request as usize].kind.orders();
+            let sent_us = records.iter().filter(orders).map(|record| record.sent_us).min();
+            Story { wish: wish(records[0]), records: records.to_vec(), ids, sent_us }
         };
         Self {
             history,
@@ -238,6 +206,23 @@ impl<'a> Case<'a> {
         }
     }
 
+    /// Another cart under the key of an order is told so.
+    fn other_carts(&mut self) {
+        let mut found = Vec::new();
+        for record in self.history.records.iter().filter(|record| self.kind(record) == Kind::OtherCart) {
+            let told = record.order.is_some() || record.outcome.refuses();
+            if told && record.outcome != Outcome::KeyReused {
+                let wish = self.history.crowd.requests[record.request as usize].wish;
+                let orders = self.stories.iter().find(|story| story.wish == wish).map(|story| story.ids.clone());
+                let (key, words) = (self.history.crowd.key(wish), record.outcome.words());
+                found.push((orders.unwrap_or_default(), format!("another cart under key {key} was answered {words}")));
+            }
+        }
+        for (orders, detail) in found {
+            self.find(Broken::KeyReused, orders, detail);
+        }
+    }
+
     fn kind(&self, record: &Record) -> Kind {
         self.history.crowd.requests[record.request as usize].kind
     }
@@ -268,7 +253,7 @@ impl<'a> Case<'a> {
     }
 
     fn ending(&self, story: &Story<'_>, order: &OrderFact) -> Option<(Broken, String)> {
-        let crowd = self.history.crowd;
+        let crowd = &self.history.crowd;
         let wish = crowd.wishes[story.wish as usize];
         if crowd.customer_number(&order.customer) != Some(wish.customer) {
             return Some((
@@ -298,14 +283,14 @@ impl<'a> Case<'a> {
     /// What was turned stays turned.
     fn turns(&mut self) {
         let mut found = Vec::new();
-        for record in self.history.records {
+        for record in &self.history.records {
             let Some(order) = record.order.and_then(|id| self.listed.get(&id)) else { continue };
             let state = order.state;
             if record.outcome == Outcome::Confirmed && state != OrderState::Sold {
                 found.push((Broken::ConfirmUndone, order.id, format!("it was confirmed and is {}", state.word())));
             }
-            let cancelled = (state, order.reason) == (OrderState::Released, Some(Reason::Cancelled));
-            if record.outcome == Outcome::Cancelled && !cancelled {
+            // To cancel a hold that has lapsed is a yes too: its units are back.
+            if record.outcome == Outcome::Cancelled && state != OrderState::Released {
                 found.push((Broken::CancelUndone, order.id, format!("it was cancelled and is {}", state.word())));
             }
         }
@@ -316,27 +301,42 @@ impl<'a> Case<'a> {
 
     /// Orders of this crowd that nobody was told of belong to answers that left it open.
     fn left_behind(&mut self) {
+        let crowd = &self.history.crowd;
         let mut open: HashMap<u32, Vec<u32>> = HashMap::new();
-        for story in self.stories.iter().filter(|story| maybe(story)) {
-            let customer = self.history.crowd.wishes[story.wish as usize].customer;
-            open.entry(customer).or_default().push(story.wish);
+        let mut asked: HashMap<u32, Vec<u32>> = HashMap::new();
+        for story in self.stories.iter().filter(|story| story.sent_us.is_some()) {
+            let customer = crowd.wishes[story.wish as usize].customer;
+            asked.entry(customer).or_default().push(story.wish);
+            if maybe(story) {
+                open.entry(customer).or_default().push(story.wish);
+            }
         }
         let told: HashSet<OrderId> = self.stories.iter().flat_map(|story| story.ids.iter().copied()).collect();
         let mut found = Vec::new();
         for order in &self.facts.orders {
-            let Some(customer) = self.history.crowd.customer_number(&order.customer) else { continue };
+            let of_crowd = crowd.customer_number(&order.customer);
             if told.contains(&order.id) || self.facts.before.contains(&order.id) {
                 continue;
             }
+            let Some(customer) = of_crowd else {
+                if self.history.alone {
+                    found.push((Broken::Unasked, order.id, format!("{} is nobody's customer here", order.customer)));
+                }
+                continue;
+            };
+            let same = |wish: &u32| same_lines(crowd.lines(*wish), &order.lines);
             let wishes = open.entry(customer).or_default();
-            let same = |wish: &u32| same_lines(self.history.crowd.lines(*wish), &order.lines);
-            match wishes.iter().position(same) {
-                Some(place) => drop(wishes.swap_remove(place)),
-                None => found.push((order.id, format!("{} was told that there is no such order", order.customer))),
+            if let Some(place) = wishes.iter().position(same) {
+                wishes.swap_remove(place);
+            } else if asked.get(&customer).is_some_and(|wishes| wishes.iter().any(same)) {
+                let detail = format!("{} was told that there is no such order", order.customer);
+                found.push((Broken::LeftBehind, order.id, detail));
+            } else {
+                found.push((Broken::Unasked, order.id, format!("{} never sent such a request", order.customer)));
             }
         }
-        for (id, detail) in found {
-            self.find(Broken::LeftBehind, [id], detail);
+        for (broken, id, detail) in found {
+            self.find(broken, [id], detail);
         }
     }
 
@@ -396,6 +396,7 @@ impl<'a> Case<'a> {
             watermark: self.facts.watermark,
             promised: self.stories.iter().map(|story| story.ids.len() as u64).sum(),
             ended: self.ended,
+            again: 0,
             violations: self.violations,
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use crate::model::{Customer, Line, Sku, Units, limits};
+use crate::model::{Customer, Line, Sku, Units, limits, same_lines};
 
 /// Different carts of one crowd; customers share them.
 const CARTS_MAX: usize = 256;
@@ -34,6 +34,8 @@ pub struct Habits {
     pub duplicates: f64,
     /// Share of orders whose customer hangs up before the answer, and asks again later under the same key.
     pub impatience: f64,
+    /// Share of orders whose customer asks later for another cart under the same key, by mistake.
+    pub mistakes: f64,
     /// Share of orders that are confirmed once they are held.
     pub confirm: f64,
     /// Share of orders that are cancelled once they are held.
@@ -56,6 +58,7 @@ impl Habits {
             retries: 0.0,
             duplicates: 0.0,
             impatience: 0.0,
+            mistakes: 0.0,
             confirm: 0.0,
             cancel: 0.0,
             lines_max: 1,
@@ -116,6 +119,8 @@ pub enum Kind {
     HangUp(u32),
     /// Orders later under the same key.
     Retry,
+    /// Asks for another cart under the same key, once there is an order.
+    OtherCart,
     /// Turns the hold into a sale, if there is one.
     Confirm,
     /// Gives the hold back, if there is one.
@@ -123,9 +128,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether it places the order, rather than turning it afterwards.
+    /// Whether it places the order, rather than doing something with it afterwards.
     pub fn orders(self) -> bool {
-        !matches!(self, Kind::Confirm | Kind::Cancel)
+        !matches!(self, Kind::Confirm | Kind::Cancel | Kind::OtherCart)
     }
 }
 
@@ -167,12 +172,22 @@ impl Crowd {
         if chance.f64() < habits.retries {
             add(due_us + chance.u64(RETRY_AFTER_US), Kind::Retry);
         }
+        if chance.f64() < habits.mistakes {
+            add(due_us + chance.u64(RETRY_AFTER_US), Kind::OtherCart);
+        }
         let fate = chance.f64();
         if fate < habits.confirm {
             add(due_us + chance.u64(TURN_AFTER_US), Kind::Confirm);
         } else if fate < habits.confirm + habits.cancel {
             add(due_us + chance.u64(TURN_AFTER_US), Kind::Cancel);
         }
+    }
+
+    /// The same people with the same wishes, who do this about it.
+    #[must_use]
+    pub fn saying(&self, requests: Vec<Request>) -> Self {
+        let (name, carts, wishes) = (self.name.clone(), self.carts.clone(), self.wishes.clone());
+        Self { name, carts, wishes, requests }
     }
 
     /// The wish behind a request.
@@ -204,6 +219,17 @@ impl Crowd {
     /// The body of a request that orders.
     pub fn body(&self, wish: u32) -> Bytes {
         let Wish { customer, cart } = self.wishes[wish as usize];
+        self.body_of(customer, cart)
+    }
+
+    /// The body of a request that asks for another cart than the wish's; `None` if all carts are alike.
+    pub fn other_body(&self, wish: u32) -> Option<Bytes> {
+        let Wish { customer, cart } = self.wishes[wish as usize];
+        let other = self.carts.iter().position(|other| !same_lines(&other.lines, self.lines(wish)))?;
+        u16::try_from(other).ok().filter(|other| *other != cart).map(|other| self.body_of(customer, other))
+    }
+
+    fn body_of(&self, customer: u32, cart: u16) -> Bytes {
         let (name, lines) = (&self.name, &self.carts[usize::from(cart)].json);
         let mut body = String::with_capacity(48 + name.len() + lines.len());
         let _infallible = write!(body, r#"{{"customer":"c-{name}-{customer}","lines":{lines}}}"#);
@@ -261,6 +287,7 @@ mod tests {
             retries: 0.2,
             duplicates: 0.1,
             impatience: 0.1,
+            mistakes: 0.1,
             confirm: 0.5,
             cancel: 0.2,
             lines_max: 3,
@@ -288,6 +315,8 @@ mod tests {
         let hung_up = count(|kind| matches!(kind, Kind::HangUp(_)));
         let retries = count(|kind| kind == Kind::Retry) - hung_up;
         assert!((150..290).contains(&retries), "{retries} retries");
+        let mistakes = count(|kind| kind == Kind::OtherCart);
+        assert!((70..150).contains(&mistakes), "{mistakes} mistakes");
         let confirmed = count(|kind| kind == Kind::Confirm);
         assert!((450..650).contains(&confirmed), "{confirmed} to be confirmed");
         let first_orders_end_us =
@@ -317,5 +346,14 @@ mod tests {
         let customer = Customer::new(&customer).unwrap();
         assert_eq!(crowd.customer_number(&customer), Some(crowd.wishes[5].customer));
         assert_eq!(crowd.customer_number(&Customer::new("c-b-5").unwrap()), None);
+        assert_eq!(crowd.other_body(5), None, "there is no other cart");
+    }
+
+    #[test]
+    fn another_cart_is_another_one() {
+        let crowd = Crowd::gather(&habits(1), &skus(), None);
+        for wish in 0..100 {
+            assert_ne!(crowd.other_body(wish), Some(crowd.body(wish)));
+        }
     }
 }

@@ -2,8 +2,14 @@
 //!
 //! One thread keeps the time and lets requests go as they fall due; one task per connection takes the next one that
 //! was let go. When all connections are busy a request waits, and its latency counts from when it was due.
+//!
+//! A customer may [insist](Patience): what heard nothing, or "not now", is sent again under the same key after a pause, over
+//! whichever connection is free then, and so perhaps to another server. Every sending has a record of its own. A
+//! connection that cannot be opened hands its request to the others and takes no more until it can.
 
-use std::collections::HashMap;
+mod line;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -11,31 +17,26 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::future::join_all;
-use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
-use hyper::{Method, Uri};
+use hyper::Uri;
+use hyper::header::HeaderValue;
 use tokio::sync::Semaphore;
 
-use super::answer::{self, Reading};
-use super::crowd::{Crowd, Kind, Request};
+use super::crowd::Crowd;
 use super::record::{Outcome, Record};
-use super::wire::{self, Answer, Target, Wire};
+use super::wire::{self, Target};
 use crate::clock::Clock;
-use crate::model::{Effect, OrderId, SaleId, Sku};
+use crate::model::{OrderId, SaleId, Sku};
+use line::Line;
 
 /// A request that left later than this after it was due counts as late.
 pub const LATE_MS: u64 = 10;
 /// A request that could not leave within this time is dropped: its customer has gone.
 pub const DROPPED_AFTER_MS: u64 = 5_000;
-/// How long an answer may take.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// The time-keeper sleeps at least this long, so that it leaves the processor to the others.
 const PACE_MIN: Duration = Duration::from_micros(100);
-/// The first pause before a broken connection is opened again; it doubles from try to try.
-const RECONNECT_MIN: Duration = Duration::from_millis(10);
-const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
-static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// The first pause of who insists; it doubles from time to time. A server that names a pause is heeded instead.
+const AGAIN_AFTER_MIN: Duration = Duration::from_millis(20);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(1);
 
 /// What the crowd does it to.
 pub struct Aim {
@@ -47,6 +48,23 @@ pub struct Aim {
     pub skus: Vec<Sku>,
     /// For confirming.
     pub token: Option<String>,
+    /// How long customers wait and insist.
+    pub patience: Patience,
+}
+
+/// How long customers wait and insist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long an answer may take.
+    pub answer: Duration,
+    /// How long after it was first sent a request is sent again, when it hears nothing or "not now"; zero sends it once.
+    pub insist: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { answer: Duration::from_secs(10), insist: Duration::ZERO }
+    }
 }
 
 /// Live counts, for whoever watches.
@@ -55,10 +73,11 @@ pub struct Tally {
     outcomes: [AtomicU64; Outcome::ALL.len()],
     dropped: AtomicU64,
     unneeded: AtomicU64,
+    done: AtomicU64,
 }
 
 impl Tally {
-    /// Requests with this outcome.
+    /// Answers with this outcome.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize].load(Ordering::Relaxed)
     }
@@ -68,16 +87,26 @@ impl Tally {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Confirms and cancels that had no order to turn.
+    /// Requests about an order that there was not.
     pub fn unneeded(&self) -> u64 {
         self.unneeded.load(Ordering::Relaxed)
     }
 
     /// Requests that are over, one way or another.
     pub fn done(&self) -> u64 {
-        let answered: u64 = Outcome::ALL.into_iter().map(|outcome| self.count(outcome)).sum();
-        answered + self.dropped() + self.unneeded()
+        self.done.load(Ordering::Relaxed)
     }
+}
+
+/// One request, the next time that it is sent.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    /// The request's number in its crowd.
+    request: u32,
+    /// How often it was sent before.
+    again: u32,
+    /// When its customer has gone.
+    gone_us: u64,
 }
 
 /// Sends one crowd, once.
@@ -88,9 +117,15 @@ pub struct Engine {
     bearer: Option<HeaderValue>,
     clock: Arc<dyn Clock>,
     start: Duration,
+    connections: usize,
     tally: Arc<Tally>,
+    /// A permit per request that may leave now.
     due: Semaphore,
     next: AtomicUsize,
+    /// Requests that may leave now although they are not the next: they are sent again, or over another connection.
+    ready: Mutex<VecDeque<Attempt>>,
+    /// Requests that are not over.
+    open: AtomicUsize,
     stopped: AtomicBool,
     known: Mutex<HashMap<u32, OrderId>>,
 }
@@ -103,18 +138,28 @@ impl Engine {
         let bearer = aim.token.as_deref().map(wire::bearer).transpose()?;
         let start = clock.monotonic();
         Ok(Self {
-            crowd,
             aim,
             path,
             bearer,
             clock,
             start,
+            connections: 0,
             tally: Arc::default(),
             due: Semaphore::new(0),
             next: AtomicUsize::new(0),
+            ready: Mutex::default(),
+            open: AtomicUsize::new(crowd.requests.len()),
             stopped: AtomicBool::new(false),
             known: Mutex::default(),
+            crowd,
         })
+    }
+
+    /// With orders that wishes came to before.
+    #[must_use]
+    pub fn knowing(mut self, known: HashMap<u32, OrderId>) -> Self {
+        self.known = Mutex::new(known);
+        self
     }
 
     /// The live counts.
@@ -122,16 +167,17 @@ impl Engine {
         self.tally.clone()
     }
 
-    /// Sends everything, or all that is due before `stop`, over so many connections. The records come in the sequence
-    /// of their requests.
-    pub async fn run(mut self, connections: usize, stop: impl Future<Output = ()>) -> Vec<Record> {
-        self.start = self.clock.monotonic();
+    /// Sends everything, or all that is due before `stop`, over so many connections. Answers with when it started, on the
+    /// clock's monotonic time, and the records in the sequence of their requests and sendings.
+    pub async fn run(mut self, connections: usize, stop: impl Future<Output = ()>) -> (Duration, Vec<Record>) {
+        (self.start, self.connections) = (self.clock.monotonic(), connections);
+        let start = self.start;
         let engine = Arc::new(self);
         let (end, ended) = channel();
         let lines: Vec<_> = (0..connections).map(|number| tokio::spawn(engine.clone().line(number))).collect();
         let pace = tokio::task::spawn_blocking({
             let engine = engine.clone();
-            move || engine.pace(connections, &ended)
+            move || engine.pace(&ended)
         });
         let mut lines = std::pin::pin!(join_all(lines));
         let records = tokio::select! {
@@ -143,19 +189,23 @@ impl Engine {
         };
         pace.await.expect("the time-keeper does not panic");
         let mut records: Vec<Record> = records.into_iter().flat_map(|line| line.expect("no line panics")).collect();
-        records.sort_unstable_by_key(|record| record.request);
-        records
+        records.sort_unstable_by_key(|record| (record.request, record.sent_us));
+        (start, records)
     }
 
     fn stop(&self, end: &Sender<()>) {
         self.stopped.store(true, Ordering::Relaxed);
         let _over_already = end.send(());
+        self.due.add_permits(self.connections);
     }
 
     /// Lets requests go as they fall due. It runs on a thread of its own, because the runtime's timers are whole
     /// milliseconds.
-    fn pace(&self, connections: usize, end: &Receiver<()>) {
+    fn pace(&self, end: &Receiver<()>) {
         let requests = &self.crowd.requests;
+        if requests.is_empty() {
+            self.due.add_permits(self.connections);
+        }
         let mut gone = 0;
         while gone < requests.len() {
             let now_us = self.now_us();
@@ -168,15 +218,67 @@ impl Engine {
                 break;
             }
         }
-        // Every line takes one more, finds nothing, and ends.
-        self.due.add_permits(connections);
     }
 
-    /// The number of the next request that is due; `None` once all are gone.
-    async fn next(&self) -> Option<usize> {
+    /// What may leave now; waits for it. `None` once nothing is left.
+    async fn next(&self) -> Option<Attempt> {
         self.due.acquire().await.expect("nobody closes it").forget();
+        if self.is_stopped() {
+            return None;
+        }
+        // What is ready was put there before its permit, so every permit finds something, but for the last ones.
+        if let Some(attempt) = self.ready.lock().expect("no holder panics").pop_front() {
+            return Some(attempt);
+        }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.crowd.requests.len() && !self.stopped.load(Ordering::Relaxed)).then_some(number)
+        let request = self.crowd.requests.get(number)?;
+        let gone_us = request.due_us.saturating_add(DROPPED_AFTER_MS * 1_000);
+        Some(Attempt { request: u32::try_from(number).unwrap_or(u32::MAX), again: 0, gone_us })
+    }
+
+    /// Lets a request leave that is not the next.
+    fn let_go(&self, attempt: Attempt) {
+        self.ready.lock().expect("no holder panics").push_back(attempt);
+        self.due.add_permits(1);
+    }
+
+    /// A request was sent for the last time. After the last one every line takes one more permit, finds nothing, and ends.
+    fn over(&self) {
+        self.tally.done.fetch_add(1, Ordering::Relaxed);
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.due.add_permits(self.connections);
+        }
+    }
+
+    /// Sends a request again after a pause; false if its customer insists no longer.
+    fn again(self: &Arc<Self>, attempt: Attempt, sent_us: u64, retry_after: Option<Duration>) -> bool {
+        let insist_us = u64::try_from(self.aim.patience.insist.as_micros()).unwrap_or(u64::MAX);
+        let gone_us = if attempt.again == 0 { sent_us.saturating_add(insist_us) } else { attempt.gone_us };
+        let own = AGAIN_AFTER_MAX.min(AGAIN_AFTER_MIN * 2_u32.saturating_pow(attempt.again));
+        let least = retry_after.unwrap_or(own / 2);
+        let pause = least + least.mul_f64(fastrand::f64());
+        let then_us = self.now_us().saturating_add(u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+        if insist_us == 0 || then_us >= gone_us {
+            return false;
+        }
+        let (engine, attempt) = (self.clone(), Attempt { again: attempt.again + 1, gone_us, ..attempt });
+        tokio::spawn(async move {
+            engine.clock.sleep(pause).await;
+            engine.let_go(attempt);
+        });
+        true
+    }
+
+    /// Whether there is nothing left that a connection would be needed for.
+    fn is_over(&self) -> bool {
+        let last_us = self.crowd.requests.last().map_or(0, |last| last.due_us);
+        let insist_us = u64::try_from(self.aim.patience.insist.as_micros()).unwrap_or(u64::MAX);
+        let gone_us = last_us.saturating_add(DROPPED_AFTER_MS * 1_000).saturating_add(insist_us);
+        self.is_stopped() || self.open.load(Ordering::Relaxed) == 0 || self.now_us() > gone_us
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
     }
 
     fn now_us(&self) -> u64 {
@@ -187,9 +289,9 @@ impl Engine {
     /// One connection's life.
     async fn line(self: Arc<Self>, number: usize) -> Vec<Record> {
         let target = self.aim.targets[number % self.aim.targets.len()].clone();
-        let mut line = Line { engine: &self, target, wire: None, records: Vec::new() };
-        while let Some(number) = self.next().await {
-            line.go(number).await;
+        let mut line = Line::new(self.clone(), target);
+        while let Some(attempt) = self.next().await {
+            line.go(attempt).await;
         }
         line.records
     }
@@ -198,143 +300,7 @@ impl Engine {
     fn order(&self, wish: u32) -> Option<OrderId> {
         self.known.lock().expect("no holder panics").get(&wish).copied()
     }
-
-    /// The HTTP request; `None` if there is nothing to turn.
-    fn prepare(&self, target: &Target, request: Request) -> Option<hyper::Request<Full<bytes::Bytes>>> {
-        let verb = match request.kind {
-            Kind::Confirm => "confirm",
-            Kind::Cancel => "cancel",
-            Kind::First | Kind::Duplicate | Kind::HangUp(_) | Kind::Retry => {
-                let mut made = target.request(Method::POST, self.path.clone(), self.crowd.body(request.wish));
-                let headers = made.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                let key = self.crowd.key(request.wish).try_into().expect("keys are plain text");
-                headers.insert(&IDEMPOTENCY_KEY, key);
-                return Some(made);
-            }
-        };
-        let path = format!("/v1/orders/{}/{verb}", self.order(request.wish)?);
-        let path = path.parse().expect("ids are plain text");
-        let mut made = target.request(Method::POST, path, bytes::Bytes::new());
-        if let (Kind::Confirm, Some(bearer)) = (request.kind, &self.bearer) {
-            made.headers_mut().insert(AUTHORIZATION, bearer.clone());
-        }
-        Some(made)
-    }
 }
 
-/// One connection, and the records of what went over it.
-struct Line<'a> {
-    engine: &'a Engine,
-    target: Target,
-    wire: Option<Wire>,
-    records: Vec<Record>,
-}
-
-impl Line<'_> {
-    /// Sends one request and records what it came to.
-    async fn go(&mut self, number: usize) {
-        let request = self.engine.crowd.requests[number];
-        let tally = &self.engine.tally;
-        let Some(made) = self.engine.prepare(&self.target, request) else {
-            tally.unneeded.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        let Some((sent_us, answer)) = self.send(made, request).await else {
-            tally.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        };
-        let answered_us = self.engine.now_us();
-        let reading = self.read(request.kind, &answer);
-        if answer.is_err() {
-            self.wire = None;
-        }
-        if let (Some(order), true) = (reading.order, request.kind.orders()) {
-            self.engine.known.lock().expect("no holder panics").insert(request.wish, order);
-        }
-        tally.outcomes[reading.outcome as usize].fetch_add(1, Ordering::Relaxed);
-        self.records.push(Record {
-            request: u32::try_from(number).unwrap_or(u32::MAX),
-            status: answer.as_ref().map_or(0, |answer| answer.status.as_u16()),
-            outcome: reading.outcome,
-            effect: reading.effect,
-            sold_out: reading.sold_out,
-            sent_us,
-            answered_us,
-            order: reading.order,
-        });
-    }
-
-    /// When it was sent, and the answer or why there is none; `None` if it could not leave in time.
-    async fn send(
-        &mut self,
-        made: hyper::Request<Full<bytes::Bytes>>,
-        request: Request,
-    ) -> Option<(u64, Result<Answer, NoAnswer>)> {
-        let gone_us = request.due_us + DROPPED_AFTER_MS * 1_000;
-        let time_max = match request.kind {
-            Kind::HangUp(after_us) => Duration::from_micros(after_us.into()),
-            _ => ANSWER_TIME_MAX,
-        };
-        loop {
-            let engine = self.engine;
-            let wire = self.wire(gone_us).await?;
-            let sent_us = engine.now_us();
-            let answered = tokio::time::timeout(time_max, wire.call(made.clone())).await;
-            let answer = match answered {
-                Ok(Ok(answer)) => Ok(answer),
-                Ok(Err(error)) if wire::never_left(&error) => {
-                    self.wire = None;
-                    continue;
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "a connection broke");
-                    Err(NoAnswer::Broken)
-                }
-                Err(_) if matches!(request.kind, Kind::HangUp(_)) => Err(NoAnswer::HungUp),
-                Err(_) => Err(NoAnswer::Broken),
-            };
-            return Some((sent_us, answer));
-        }
-    }
-
-    /// The connection, opened again with growing pauses if it is broken; `None` when the customer has gone.
-    async fn wire(&mut self, gone_us: u64) -> Option<&mut Wire> {
-        let mut pause = RECONNECT_MIN;
-        if self.wire.as_ref().is_some_and(Wire::is_closed) {
-            self.wire = None;
-        }
-        while self.engine.now_us() < gone_us {
-            if self.wire.is_some() {
-                return self.wire.as_mut();
-            }
-            match Wire::open(&self.target).await {
-                Ok(wire) => self.wire = Some(wire),
-                Err(error) => {
-                    tracing::debug!(%error, "cannot connect");
-                    let jitter = pause.mul_f64(fastrand::f64());
-                    self.engine.clock.sleep(pause / 2 + jitter / 2).await;
-                    pause = RECONNECT_MAX.min(pause * 2);
-                }
-            }
-        }
-        None
-    }
-
-    fn read(&self, kind: Kind, answer: &Result<Answer, NoAnswer>) -> Reading {
-        let nothing = |outcome| Reading { outcome, effect: Effect::Unknown, sold_out: None, order: None };
-        match answer {
-            Ok(answer) => answer::read(kind, answer, &self.engine.aim.skus),
-            Err(NoAnswer::HungUp) => nothing(Outcome::HungUp),
-            Err(NoAnswer::Broken) => nothing(Outcome::Error),
-        }
-    }
-}
-
-/// Why there is no answer.
-enum NoAnswer {
-    /// The customer did not wait for it.
-    HungUp,
-    /// The connection broke, or it took too long.
-    Broken,
-}
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,21 @@
-//! What the ledger says, read through the operator's side of the API.
+//! What the ledger says. [`Books`](super::books::Books) asks for it.
 
 use std::collections::HashSet;
-use std::time::Duration;
 
-use anyhow::Context;
-use hyper::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::wire::Target;
-use crate::clock::Clock;
-use crate::model::{Customer, Line, OrderId, OrderState, Places, Reason, SaleId, SaleState, Sku, Time, Units, limits};
-
-/// How often a sale is asked whether it is settled.
-const SETTLED_POLL: Duration = Duration::from_millis(100);
-/// How often the list is read again because the sale moved meanwhile.
-const CUTS_MAX: usize = 5;
+use crate::model::{
+    Customer, Line, MoveKind, OrderId, OrderState, Places, Reason, SaleId, SaleState, Seq, Sku, Time, Units,
+};
 
 /// What is true after the crowd has gone.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Whether nothing is on its way any more.
     pub settled: bool,
-    /// Whether nothing moved between the reading of the orders and of the stock.
+    /// When that was seen, or no longer waited for, in microseconds after the crowd's start.
+    pub seen_us: u64,
+    /// Whether nothing moved between the reading of the orders, the journal and the stock.
     pub one_cut: bool,
     /// Units that one customer may have.
     pub per_customer_limit: Option<Units>,
@@ -29,14 +23,20 @@ pub struct Facts {
     pub before: HashSet<OrderId>,
     /// Those of them that had been released by then.
     pub before_released: HashSet<OrderId>,
+    /// The number of the last move when the crowd came.
+    pub watermark_before: Seq,
     /// All orders of the sale.
     pub orders: Vec<OrderFact>,
+    /// The whole journal.
+    pub journal: Vec<MoveFact>,
     /// The number of the last move.
     pub watermark: u64,
     /// Whether every layer's arithmetic holds, as the server says.
     pub conserved: bool,
     /// The items, in the sale's sequence.
     pub items: Vec<ItemFact>,
+    /// Messages that wait in the queue, whoever's; `None` if nobody asked.
+    pub waiting: Option<u64>,
     /// The server's time, read after the orders.
     pub now: Time,
     /// The server's own audit.
@@ -56,8 +56,55 @@ pub struct OrderFact {
     pub state: OrderState,
     /// Why, if it was released or refused.
     pub reason: Option<Reason>,
+    /// When it was asked for, on the server's clock.
+    pub accepted_at: Time,
     /// When its hold lapses or lapsed.
     pub expires_at: Option<Time>,
+}
+
+/// One line of the journal.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(from = "MoveRead")]
+pub struct MoveFact {
+    /// Its number.
+    pub seq: Seq,
+    /// When, on the ledger's clock.
+    pub at: Time,
+    /// What happened.
+    pub kind: MoveKind,
+    /// To which order.
+    pub order: Option<OrderId>,
+    /// Or by which adjustment.
+    pub adjustment: Option<String>,
+    /// Whose order it is.
+    pub customer: Option<Customer>,
+    /// Which units.
+    pub lines: Vec<Line>,
+}
+
+#[derive(Deserialize)]
+struct MoveRead {
+    seq: Seq,
+    at: Time,
+    #[serde(deserialize_with = "kind")]
+    kind: MoveKind,
+    claim: Option<String>,
+    customer: Option<Customer>,
+    lines: Vec<Line>,
+}
+
+fn kind<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MoveKind, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    MoveKind::from_word(&word).ok_or_else(|| serde::de::Error::custom(format!("`{word}` is no kind of move")))
+}
+
+impl From<MoveRead> for MoveFact {
+    fn from(read: MoveRead) -> Self {
+        let MoveRead { seq, at, kind, claim, customer, lines } = read;
+        let order = claim.as_deref().and_then(|claim| claim.parse().ok());
+        let adjustment = claim.filter(|_| order.is_none());
+        Self { seq, at, kind, order, adjustment, customer, lines }
+    }
 }
 
 impl OrderFact {
@@ -80,6 +127,8 @@ pub struct ItemFact {
     pub sku: Sku,
     /// Where they are in the end.
     pub places: Places,
+    /// Units that the gate would admit; `None` while it is not loaded.
+    pub gate: Option<Units>,
     /// Units put into the sale since the crowd came.
     pub added: u64,
 }
@@ -144,148 +193,5 @@ impl SaleFact {
     /// Its items' SKUs, in its sequence.
     pub fn skus(&self) -> Vec<Sku> {
         self.items.iter().map(|item| item.sku.clone()).collect()
-    }
-}
-
-#[derive(Deserialize)]
-struct Sales {
-    sales: Vec<SaleFact>,
-}
-
-#[derive(Deserialize)]
-struct Page {
-    orders: Vec<OrderFact>,
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Stock {
-    watermark: u64,
-    conserved: bool,
-    in_flight: u64,
-    items: Vec<StockItem>,
-}
-
-#[derive(Deserialize)]
-struct StockItem {
-    sku: Sku,
-    #[serde(flatten)]
-    places: Places,
-    gate: Option<serde::de::IgnoredAny>,
-}
-
-/// Asks one server about one sale.
-pub struct Books<'a> {
-    /// The server.
-    pub target: &'a Target,
-    /// The sale.
-    pub sale: &'a SaleId,
-    /// The operator's token.
-    pub token: &'a str,
-}
-
-/// All sales of a server.
-pub async fn sales(target: &Target) -> anyhow::Result<Vec<SaleFact>> {
-    let sales: Sales = target.ask(Method::GET, "/v1/sales", None, None).await?;
-    Ok(sales.sales)
-}
-
-/// One sale.
-pub async fn sale(target: &Target, id: &SaleId) -> anyhow::Result<SaleFact> {
-    target.ask(Method::GET, &format!("/v1/sales/{id}"), None, None).await
-}
-
-/// What a sale was before the crowd came.
-pub struct Before {
-    orders: Vec<OrderFact>,
-    sale: SaleFact,
-}
-
-impl Books<'_> {
-    async fn get<T: serde::de::DeserializeOwned>(&self, what: &str) -> anyhow::Result<T> {
-        let path = format!("/v1/sales/{}/{what}", self.sale);
-        self.target.ask(Method::GET, &path, Some(self.token), None).await
-    }
-
-    /// What the sale is before the crowd comes.
-    pub async fn before(&self, sale: &SaleFact) -> anyhow::Result<Before> {
-        Ok(Before { orders: self.orders().await?, sale: sale.clone() })
-    }
-
-    /// Waits until nothing is on its way any more; false if that took too long.
-    pub async fn settled(&self, clock: &dyn Clock, time_max: Duration) -> anyhow::Result<bool> {
-        let deadline = clock.monotonic() + time_max;
-        loop {
-            let open = sale(self.target, self.sale).await.map(|sale| sale.state == SaleState::Open);
-            let stock = self.get::<Stock>("stock").await;
-            match (stock, open) {
-                (Ok(stock), Ok(open)) => {
-                    let loaded = stock.items.iter().all(|item| item.gate.is_some());
-                    if stock.in_flight == 0 && (loaded || !open) {
-                        return Ok(true);
-                    }
-                }
-                (Err(error), _) | (_, Err(error)) if clock.monotonic() >= deadline => return Err(error),
-                _ => {}
-            }
-            if clock.monotonic() >= deadline {
-                return Ok(false);
-            }
-            clock.sleep(SETTLED_POLL).await;
-        }
-    }
-
-    /// Everything the check needs.
-    pub async fn facts(&self, before: Before, settled: bool) -> anyhow::Result<Facts> {
-        let mut stock: Stock = self.get("stock").await?;
-        let mut cut = (self.orders().await?, false);
-        for _ in 0..CUTS_MAX {
-            let after: Stock = self.get("stock").await?;
-            cut.1 = after.watermark == stock.watermark;
-            stock = after;
-            if cut.1 {
-                break;
-            }
-            cut.0 = self.orders().await?;
-        }
-        let audit: AuditFact = self.get("audit").await.context("the server could not audit the sale")?;
-        let sale = sale(self.target, self.sale).await?;
-        let added = |sku: &Sku, stock: Units| {
-            let was = before.sale.items.iter().find(|item| item.sku == *sku).map_or(Units::ZERO, |item| item.stock);
-            u64::from(stock.minus(was).unwrap_or(Units::ZERO).get())
-        };
-        let fact = |item: StockItem| ItemFact {
-            added: added(&item.sku, item.places.stock),
-            sku: item.sku,
-            places: item.places,
-        };
-        let released = before.orders.iter().filter(|order| order.state == OrderState::Released);
-        Ok(Facts {
-            settled,
-            one_cut: cut.1 && stock.in_flight == 0,
-            per_customer_limit: sale.per_customer_limit,
-            before_released: released.map(|order| order.id).collect(),
-            before: before.orders.iter().map(|order| order.id).collect(),
-            orders: cut.0,
-            watermark: stock.watermark,
-            conserved: stock.conserved,
-            items: stock.items.into_iter().map(fact).collect(),
-            now: sale.server_time,
-            audit,
-        })
-    }
-
-    /// All orders of the sale, page by page.
-    async fn orders(&self) -> anyhow::Result<Vec<OrderFact>> {
-        let mut orders = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page: Page = self.get(&format!("orders?limit={}{cursor}", limits::PAGE_ORDERS_MAX)).await?;
-            orders.extend(page.orders);
-            match page.next_cursor {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return Ok(orders),
-            }
-        }
     }
 }

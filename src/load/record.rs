@@ -1,10 +1,10 @@
-//! What is kept of every request: 48 bytes, whatever the answer was.
+//! What is kept of every request, and of every time that it was sent: 56 bytes, whatever the answer was.
 
 use serde::Serialize;
 
-use crate::model::{Effect, OrderId};
+use crate::model::{Effect, OrderId, Seq};
 
-/// One request and its answer.
+/// One sending of a request, and its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
     /// The request's number in its crowd.
@@ -23,6 +23,8 @@ pub struct Record {
     pub answered_us: u64,
     /// The order's id, as far as it was told.
     pub order: Option<OrderId>,
+    /// The journal's number of the order's latest move; 0 if it was not told.
+    pub seq: Seq,
 }
 
 /// What a request came to.
@@ -37,6 +39,8 @@ pub enum Outcome {
     SoldOut,
     /// The customer has enough.
     CustomerLimit,
+    /// Another order was placed under this key.
+    KeyReused,
     /// Another refusal, such as a paused sale.
     Refused,
     /// Not now: overloaded, loading, or too fast (429 and 503).
@@ -53,11 +57,12 @@ pub enum Outcome {
 
 impl Outcome {
     /// All of them, in the sequence in which they are shown.
-    pub const ALL: [Outcome; 10] = [
+    pub const ALL: [Outcome; 11] = [
         Outcome::Accepted,
         Outcome::Repeat,
         Outcome::SoldOut,
         Outcome::CustomerLimit,
+        Outcome::KeyReused,
         Outcome::Refused,
         Outcome::Unavailable,
         Outcome::Error,
@@ -73,6 +78,7 @@ impl Outcome {
             Outcome::Repeat => "repeat",
             Outcome::SoldOut => "sold out",
             Outcome::CustomerLimit => "limit reached",
+            Outcome::KeyReused => "key reused",
             Outcome::Refused => "other refusal",
             Outcome::Unavailable => "unavailable",
             Outcome::Error => "error",
@@ -84,6 +90,11 @@ impl Outcome {
 
     /// Whether the server said, for good, that there is no order.
     pub fn refuses(self) -> bool {
-        matches!(self, Outcome::SoldOut | Outcome::CustomerLimit | Outcome::Refused)
+        matches!(self, Outcome::SoldOut | Outcome::CustomerLimit | Outcome::KeyReused | Outcome::Refused)
+    }
+
+    /// Whether a customer who means it asks again, under the same key.
+    pub fn asks_again(self) -> bool {
+        matches!(self, Outcome::Unavailable | Outcome::Error)
     }
 }

@@ -65,7 +65,9 @@ pub struct Requests {
     pub late: u64,
     /// Given up, because they could not leave within 5 s.
     pub dropped: u64,
-    /// Confirms and cancels that had no order to turn.
+    /// Sent again, because they heard nothing or "not now".
+    pub again: u64,
+    /// Requests about an order that there was not.
     pub unneeded: u64,
     /// Not sent because the run was interrupted.
     pub interrupted: u64,
@@ -145,17 +147,20 @@ impl Requests {
         let late = |record: &&Record| {
             record.sent_us > crowd.requests[record.request as usize].due_us.saturating_add(LATE_MS * 1_000)
         };
+        let firsts: Vec<&Record> =
+            records.chunk_by(|one, other| one.request == other.request).map(|sendings| &sendings[0]).collect();
         let offered = crowd.requests.len() as u64;
         let time_s = crowd.requests.last().map_or(0, |last| last.due_us) as f64 / 1e6;
         let dropped = tally.dropped();
         let unneeded = tally.unneeded();
-        let sent = records.len() as u64;
+        let sent = firsts.len() as u64;
         Self {
             offered,
             offered_per_s: (offered as f64 / time_s.max(1e-6)).round(),
             sent,
-            late: records.iter().filter(late).count() as u64,
+            late: firsts.into_iter().filter(late).count() as u64,
             dropped,
+            again: records.len() as u64 - sent,
             unneeded,
             interrupted: offered.saturating_sub(sent + dropped + unneeded),
         }
@@ -213,7 +218,8 @@ impl Display for Summary {
         writeln!(f, "offered   {} requests, {} a second", grouped(requests.offered), rounded(rate))?;
         let (sent, late, dropped) = (grouped(requests.sent), grouped(requests.late), grouped(requests.dropped));
         write!(f, "sent      {sent}, {late} of them late by more than {LATE_MS} ms, {dropped} dropped")?;
-        for (count, words) in [(requests.unneeded, "not needed"), (requests.interrupted, "interrupted")] {
+        let more = [(requests.again, "sent again"), (requests.unneeded, "not needed")];
+        for (count, words) in more.into_iter().chain([(requests.interrupted, "interrupted")]) {
             if count > 0 {
                 write!(f, ", {} {words}", grouped(count))?;
             }
@@ -262,7 +268,7 @@ impl Display for Told<'_> {
 mod tests {
     use super::*;
     use crate::load::check::{Broken, Ended, Violation};
-    use crate::model::{Effect, OrderId, Sku};
+    use crate::model::{Effect, OrderId, Seq, Sku};
 
     /// Ten orders, a millisecond apart: one accepted after 2.5 ms, one sold out in time, one sold out but sent late.
     fn summary() -> Summary {
@@ -271,7 +277,8 @@ mod tests {
         (0..).zip(&mut crowd.requests).for_each(|(number, request)| request.due_us = number * 1_000);
         let record = |request, outcome, sent_us, answered_us| {
             let order = (outcome == Outcome::Accepted).then_some(OrderId([1; 16]));
-            Record { request, status: 0, outcome, effect: Effect::None, sold_out: None, sent_us, answered_us, order }
+            let (effect, seq) = (Effect::None, Seq(0));
+            Record { request, status: 0, outcome, effect, sold_out: None, sent_us, answered_us, order, seq }
         };
         let records = [
             record(0, Outcome::Accepted, 100, 2_500),
@@ -290,6 +297,7 @@ mod tests {
             watermark: 12,
             promised: 1,
             ended: Ended::default(),
+            again: 0,
             violations: vec![Violation {
                 broken: Broken::BrokenPromise,
                 orders: vec![OrderId([1; 16])],

@@ -10,11 +10,13 @@ use bytes::Bytes;
 use futures_util::future::poll_fn;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER};
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
+
+use crate::model::Seq;
 
 /// An answer longer than this makes no sense.
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -71,6 +73,18 @@ impl Target {
         token: Option<&str>,
         body: Option<&serde_json::Value>,
     ) -> anyhow::Result<T> {
+        let answer = self.fetch(method.clone(), path, token, body).await?;
+        serde_json::from_slice(&answer.body).with_context(|| format!("the answer to {method} {path} makes no sense"))
+    }
+
+    /// Like [`Target::ask`], with the answer as it came; one that is no yes is an error.
+    pub async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&serde_json::Value>,
+    ) -> anyhow::Result<Answer> {
         let text = body.map(serde_json::Value::to_string).unwrap_or_default();
         let mut request = self.request(method.clone(), path.parse()?, text.into());
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -91,7 +105,7 @@ impl Target {
             };
             bail!("{method} {path}: {}{hint}: {}", answer.status, String::from_utf8_lossy(&answer.body));
         }
-        serde_json::from_slice(&answer.body).with_context(|| format!("the answer to {method} {path} makes no sense"))
+        Ok(answer)
     }
 }
 
@@ -116,8 +130,20 @@ type Connection = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
+    /// The journal's number of the order's latest move, from `Sluice-Seq`; 0 if it tells none.
+    pub seq: Seq,
+    /// How long to wait before asking again, from `Retry-After`.
+    pub retry_after: Option<Duration>,
     /// The body.
     pub body: Bytes,
+}
+
+impl Answer {
+    fn new(status: StatusCode, headers: &HeaderMap, body: Bytes) -> Self {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.parse().ok();
+        let retry_after = number(RETRY_AFTER.as_str()).map(Duration::from_secs);
+        Self { status, seq: Seq(number("sluice-seq").unwrap_or(0)), retry_after, body }
+    }
 }
 
 impl Wire {
@@ -135,10 +161,10 @@ impl Wire {
         let mut answer = pin!(async move {
             sender.ready().await?;
             let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
-            Ok(Answer { status, body })
+            Ok(Answer::new(head.status, &head.headers, body))
         });
         let connection = &mut self.connection;
         poll_fn(|context| {

@@ -1,5 +1,6 @@
 //! The tests that need more than one module: contracts, the simulation, the HTTP API, the real binary.
 
+mod alarms;
 mod architecture;
 mod buyers;
 mod cluster;

@@ -124,7 +124,7 @@ async fn audit_when_settled(data: &Path) -> Value {
     settled_audit(data)
 }
 
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }

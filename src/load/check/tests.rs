@@ -1,18 +1,28 @@
 //! Histories with one planted lie each: whatever can be wrong is found, and named with its order.
 
+mod again;
+mod journal;
+mod times;
+
 use super::units::RETURN_KNOWN_US;
 use super::*;
 use crate::load::crowd::{Habits, Request};
-use crate::load::facts::{AuditFact, FindingFact, ItemFact};
-use crate::model::{Customer, Places, Sku, Time, Units};
+use crate::load::facts::{AuditFact, FindingFact, ItemFact, MoveFact};
+use crate::model::{Customer, Line, MoveKind, Places, Seq, Sku, Time, Units};
 
 const NOW: Time = Time::from_millis(1_000_000);
+/// The server's time when the crowd started.
+const START_MS: i64 = 900_000;
 
 /// Six customers and three units: the first three got one each, the others were refused.
 struct Scene {
     crowd: Crowd,
     records: Vec<Record>,
     facts: Facts,
+    alone: bool,
+    healed_us: Option<u64>,
+    /// The journal, if it is another than the orders come to.
+    journal: Option<Vec<MoveFact>>,
 }
 
 fn units(count: u32) -> Units {
@@ -30,18 +40,23 @@ impl Scene {
         let crowd = Crowd::gather(&habits, std::slice::from_ref(&sku), None);
         let facts = Facts {
             settled: true,
+            seen_us: 0,
             one_cut: true,
             per_customer_limit: None,
             before: HashSet::new(),
             before_released: HashSet::new(),
+            watermark_before: Seq(1),
             orders: Vec::new(),
-            watermark: 4,
+            journal: Vec::new(),
+            watermark: 0,
             conserved: true,
-            items: vec![ItemFact { sku, places: Places::fresh(units(3)), added: 0 }],
+            items: vec![ItemFact { sku, places: Places::fresh(units(3)), gate: None, added: 0 }],
+            waiting: Some(0),
             now: NOW,
             audit: AuditFact { verdict: "exact".into(), ..AuditFact::default() },
         };
-        let mut scene = Self { crowd, records: Vec::new(), facts };
+        let (records, journal, alone, healed_us) = (Vec::new(), None, true, None);
+        let mut scene = Self { crowd, records, facts, alone, healed_us, journal };
         for wish in 0..6 {
             scene.answer(wish, if wish < 3 { Outcome::Accepted } else { Outcome::SoldOut });
         }
@@ -57,7 +72,8 @@ impl Scene {
         let sent_us = self.records.len() as u64 * 1_000;
         let (request, effect) = (wish.into(), Effect::None);
         let answered_us = sent_us + 500;
-        self.records.push(Record { request, status: 0, outcome, effect, sold_out, sent_us, answered_us, order });
+        let (status, seq) = (0, Seq(0));
+        self.records.push(Record { request, status, outcome, effect, sold_out, sent_us, answered_us, order, seq });
     }
 
     /// The answer to one more request of the wish.
@@ -75,13 +91,50 @@ impl Scene {
             lines: self.crowd.lines(customer).to_vec(),
             state: OrderState::Held,
             reason: None,
+            accepted_at: Time::from_millis(START_MS + i64::from(customer)),
             expires_at: Some(Time::from_millis(NOW.millis() + 1)),
         });
     }
 
+    /// The journal that the orders come to: all are held one after the other, then those that ended end.
+    fn honest_journal(&self) -> Vec<MoveFact> {
+        let item = &self.facts.items[0];
+        let stock = Line { sku: item.sku.clone(), quantity: item.places.stock };
+        let start = Time::from_millis(START_MS);
+        let mut moves = vec![step(MoveKind::Add, start, None, vec![stock])];
+        let mut seen = HashSet::new();
+        let orders: Vec<&OrderFact> = self.facts.orders.iter().filter(|order| seen.insert(order.id)).collect();
+        for order in &orders {
+            let kind = if order.state == OrderState::Refused { MoveKind::Refuse } else { MoveKind::Hold };
+            moves.push(step(kind, order.accepted_at, Some(order), order.lines.clone()));
+        }
+        for order in &orders {
+            let (kind, at) = match (order.state, order.reason) {
+                (OrderState::Sold, _) => (MoveKind::Confirm, start),
+                (OrderState::Released, Some(Reason::Lapsed)) => (MoveKind::Lapse, order.expires_at.unwrap_or(NOW)),
+                (OrderState::Released, _) => (MoveKind::Cancel, Time::from_millis(START_MS + 10)),
+                _ => continue,
+            };
+            moves.push(step(kind, at, Some(order), order.lines.clone()));
+        }
+        numbered(moves)
+    }
+
+    fn history(&self) -> History {
+        let (crowd, records) = (Arc::new(self.crowd.clone()), self.records.clone());
+        History { crowd, records, alone: self.alone, healed_us: self.healed_us }
+    }
+
+    fn facts(&self) -> Facts {
+        let journal = self.journal.clone().unwrap_or_else(|| self.honest_journal());
+        let watermark = journal.last().map_or(0, |step| step.seq.0);
+        Facts { journal, watermark, ..self.facts.clone() }
+    }
+
     fn place(&mut self, available: u32, held: u32, sold: u32) {
         let [available, held, sold] = [available, held, sold].map(units);
-        self.facts.items[0].places = Places { available, held, sold, ..self.facts.items[0].places };
+        let item = &mut self.facts.items[0];
+        (item.places, item.gate) = (Places { available, held, sold, ..item.places }, Some(available));
     }
 
     /// The second order was released.
@@ -92,7 +145,7 @@ impl Scene {
     }
 
     fn check(&self) -> Check {
-        check(History { crowd: &self.crowd, records: &self.records }, &self.facts)
+        check(&self.history(), &self.facts())
     }
 
     fn found(&self) -> Vec<(Broken, Vec<OrderId>)> {
@@ -101,6 +154,23 @@ impl Scene {
         assert_eq!(check.verdict, expected);
         check.violations.into_iter().map(|violation| (violation.broken, violation.orders)).collect()
     }
+
+    /// Checks that this is among what is found.
+    #[track_caller]
+    fn finds(&self, broken: Broken, orders: &[OrderId]) {
+        let found = self.found();
+        assert!(found.contains(&(broken, orders.to_vec())), "{broken:?} of {orders:?} is not in {found:?}");
+    }
+}
+
+fn step(kind: MoveKind, at: Time, order: Option<&OrderFact>, lines: Vec<Line>) -> MoveFact {
+    let customer = order.map(|order| order.customer.clone());
+    MoveFact { seq: Seq(0), at, kind, order: order.map(|order| order.id), adjustment: None, customer, lines }
+}
+
+fn numbered(mut moves: Vec<MoveFact>) -> Vec<MoveFact> {
+    (1..).zip(&mut moves).for_each(|(number, step)| step.seq = Seq(number));
+    moves
 }
 
 #[test]
@@ -174,7 +244,7 @@ fn other_units_are_the_wrong_ones() {
     let mut scene = Scene::new();
     scene.facts.orders[1].lines[0].quantity = units(2);
     scene.facts.one_cut = false;
-    assert_eq!(scene.found(), [(Broken::WrongOrder, vec![id(1)])]);
+    scene.finds(Broken::WrongOrder, &[id(1)]);
 }
 
 #[test]
@@ -224,9 +294,21 @@ fn a_refusal_leaves_nothing_behind() {
 #[test]
 fn strangers_are_no_concern() {
     let mut scene = Scene::new();
+    scene.alone = false;
     scene.facts.orders[1].customer = Customer::new("somebody").unwrap();
     scene.records.remove(1);
     assert_eq!(scene.found(), []);
+}
+
+#[test]
+fn an_order_that_nobody_asked_for_is_found() {
+    let mut scene = Scene::new();
+    scene.facts.orders[1].customer = Customer::new("somebody").unwrap();
+    scene.records.remove(1);
+    assert_eq!(scene.found(), [(Broken::Unasked, vec![id(1)])]);
+    let mut scene = Scene::new();
+    scene.records.remove(1);
+    assert_eq!(scene.found(), [(Broken::Unasked, vec![id(1)])], "the request was never sent");
 }
 
 #[test]
@@ -244,6 +326,42 @@ fn what_was_cancelled_is_released() {
     let mut scene = Scene::new();
     scene.again(1, Kind::Cancel, Outcome::Cancelled);
     assert_eq!(scene.found(), [(Broken::CancelUndone, vec![id(1)])]);
+    scene.release(Some(Reason::Lapsed));
+    scene.facts.orders[1].expires_at = Some(NOW);
+    assert_eq!(scene.found(), [], "who cancels what has lapsed is told yes");
+}
+
+#[test]
+fn another_cart_under_the_key_of_an_order_is_told_so() {
+    let mut scene = Scene::new();
+    scene.again(1, Kind::OtherCart, Outcome::KeyReused);
+    assert_eq!(scene.found(), []);
+    scene.again(1, Kind::OtherCart, Outcome::Unavailable);
+    scene.records.last_mut().unwrap().order = None;
+    assert_eq!(scene.found(), [], "who is told nothing is told nothing wrong");
+    for outcome in [Outcome::Repeat, Outcome::Accepted, Outcome::SoldOut, Outcome::Refused] {
+        let mut scene = Scene::new();
+        scene.again(1, Kind::OtherCart, outcome);
+        scene.finds(Broken::KeyReused, &[id(1)]);
+    }
+}
+
+#[test]
+fn a_gate_that_says_something_else_than_the_ledger_is_found() {
+    let mut scene = Scene::new();
+    scene.facts.items[0].gate = Some(units(1));
+    assert_eq!(scene.found(), [(Broken::GateDiffers, vec![])]);
+    scene.facts.items[0].gate = None;
+    assert_eq!(scene.found(), [], "a sale that is over needs no gate");
+}
+
+#[test]
+fn a_queue_that_is_not_empty_is_found() {
+    let mut scene = Scene::new();
+    scene.facts.waiting = Some(1);
+    assert_eq!(scene.found(), [(Broken::Undrained, vec![])]);
+    scene.alone = false;
+    assert_eq!(scene.found(), [], "it may be somebody else's");
 }
 
 #[test]
@@ -263,7 +381,7 @@ fn nobody_has_more_than_allowed() {
         scene.crowd.wishes[wish].customer = 0;
         scene.facts.orders[wish].customer = Customer::new(&scene.crowd.customer(0)).unwrap();
     }
-    assert_eq!(scene.found(), [(Broken::CustomerLimit, vec![id(0), id(1)])]);
+    scene.finds(Broken::CustomerLimit, &[id(0), id(1)]);
 }
 
 #[test]
@@ -272,7 +390,7 @@ fn more_promises_than_units_are_oversold() {
     scene.records[3] = Record { outcome: Outcome::Accepted, order: Some(id(3)), sold_out: None, ..scene.records[3] };
     scene.list(3, id(3));
     scene.facts.one_cut = false;
-    assert_eq!(scene.found(), [(Broken::Oversold, vec![id(0), id(1), id(2), id(3)])]);
+    scene.finds(Broken::Oversold, &[id(0), id(1), id(2), id(3)]);
     assert_eq!(scene.check().oversold, 1);
 }
 
@@ -306,7 +424,7 @@ fn a_unit_left_that_somebody_was_refused_is_undersold() {
     scene.facts.orders.pop();
     scene.records.remove(2);
     scene.place(1, 2, 0);
-    assert_eq!(scene.found(), [(Broken::Undersold, vec![])]);
+    scene.finds(Broken::Undersold, &[]);
     assert_eq!(scene.check().undersold, 1);
 }
 
@@ -318,7 +436,10 @@ fn a_unit_that_came_back_after_the_refusal_may_be_left() {
     assert_eq!(scene.found(), []);
     scene.again(4, Kind::Retry, Outcome::SoldOut);
     scene.records.last_mut().unwrap().sent_us += RETURN_KNOWN_US + 10_000;
-    assert_eq!(scene.found(), [(Broken::Undersold, vec![])], "it had come back long before this refusal");
+    scene.finds(Broken::Undersold, &[]);
+    let retry = scene.records.last_mut().unwrap();
+    retry.sent_us -= 20_000;
+    assert_eq!(scene.found(), [], "it had come back only just before this refusal");
 }
 
 #[test]
@@ -328,6 +449,7 @@ fn a_unit_that_was_added_or_set_aside_for_nobody_may_be_left() {
     scene.records.remove(2);
     scene.place(1, 2, 0);
     scene.facts.items[0].added = 1;
+    scene.facts.watermark_before = Seq(0);
     assert_eq!(scene.found(), []);
     scene.facts.items[0].added = 0;
     scene.records[2].effect = Effect::Unknown;

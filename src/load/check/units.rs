@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Broken, Case, maybe};
+use super::{Broken, Case, RESOLVED_US_MAX, maybe};
 use crate::load::record::Outcome;
 use crate::model::{OrderId, OrderState, Sku};
 
 /// A unit that came back this long before a refusal should have been sold instead. It covers the latches of all
-/// processes.
-pub(super) const RETURN_KNOWN_US: u64 = 250_000;
+/// processes, and a gate that missed a move and catches up at the next tick.
+pub(super) const RETURN_KNOWN_US: u64 = 1_000_000;
 
 impl Case<'_> {
     /// The orders come to exactly the stock's counts, and promises to no more than the stock.
@@ -44,6 +44,24 @@ impl Case<'_> {
         }
     }
 
+    /// Once nothing is on its way, the gate has caught up and the queue is empty.
+    pub(super) fn quiet(&mut self) {
+        if !(self.facts.settled && self.facts.one_cut) {
+            return;
+        }
+        for item in &self.facts.items {
+            let (sku, ledger) = (&item.sku, item.places.available);
+            if let Some(gate) = item.gate.filter(|gate| *gate != ledger) {
+                let detail = format!("the gate has {} units of {sku}, the ledger {}", gate.get(), ledger.get());
+                self.find(Broken::GateDiffers, [], detail);
+            }
+        }
+        let waiting = self.facts.waiting.filter(|waiting| self.history.alone && *waiting > 0);
+        if let Some(waiting) = waiting {
+            self.find(Broken::Undrained, [], format!("{waiting} messages wait in the queue although all is settled"));
+        }
+    }
+
     /// Units of an item that the crowd was promised and that were not given back, and the orders they are in.
     fn promised(&self, sku: &Sku) -> (u64, Vec<OrderId>) {
         let mut promised = (0, Vec::new());
@@ -68,7 +86,7 @@ impl Case<'_> {
         }
         // Of all refusals of so many units of an item the latest has the fewest excuses.
         let mut latest: HashMap<(u8, u64), u64> = HashMap::new();
-        for record in self.history.records {
+        for record in &self.history.records {
             let Some(item) = record.sold_out else { continue };
             let sku = &self.facts.items[usize::from(item)].sku;
             let wish = self.history.crowd.requests[record.request as usize].wish;
@@ -94,11 +112,18 @@ impl Case<'_> {
         }
     }
 
+    /// By when every gate knows of units that came back at this moment. During a fault a gate may miss it for as long as the
+    /// fault lasts.
+    pub(super) fn known_us(&self, back_us: u64) -> u64 {
+        let calm_us = self.history.healed_us.map_or(0, |healed_us| healed_us.saturating_add(RESOLVED_US_MAX));
+        back_us.saturating_add(RETURN_KNOWN_US).max(calm_us)
+    }
+
     /// Units of an item that may have become available after this moment.
     fn came_back(&self, item: u8, after_us: u64) -> u64 {
         let item = &self.facts.items[usize::from(item)];
         let early: HashSet<OrderId> = (self.history.records.iter())
-            .filter(|record| record.outcome == Outcome::Cancelled && record.answered_us + RETURN_KNOWN_US < after_us)
+            .filter(|record| record.outcome == Outcome::Cancelled && self.known_us(record.answered_us) < after_us)
             .filter_map(|record| record.order)
             .collect();
         let released = (self.facts.orders.iter())
