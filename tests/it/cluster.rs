@@ -59,6 +59,15 @@ impl Cluster {
     pub(crate) fn over(trio: Trio, env: Env, apis: usize, workers: usize) -> Self {
         Self { crew: Crew::start(env, apis, workers), trio }
     }
+
+    /// Two APIs and two workers that find these servers by different ways; commands beside them go straight.
+    pub(crate) fn apart(trio: Trio, apis: &Env, workers: &Env) -> Self {
+        let roles = [(&["serve", "--role", "api"][..], apis), (&["worker"][..], workers)];
+        let [apis, workers] = roles.map(|role| vec![role; 2]);
+        // Within what even a killed test leaves nothing of.
+        let folder = tempfile::tempdir_in(trio.redis.server.folder()).unwrap();
+        Self { crew: Crew::of(folder, trio.env(), &apis, &workers), trio }
+    }
 }
 
 impl Deref for Cluster {
@@ -79,18 +88,21 @@ impl Crew {
     /// Processes that find their servers by these variables. They start all at once on an empty database: each of them
     /// wants to migrate it.
     pub(crate) fn start(env: Env, apis: usize, workers: usize) -> Self {
-        Self::of(env, &vec![&["serve", "--role", "api"][..]; apis], &vec![&["worker"][..]; workers])
+        let (api, worker) = ((&["serve", "--role", "api"][..], &env), (&["worker"][..], &env));
+        Self::of(new_folder(), env.clone(), &vec![api; apis], &vec![worker; workers])
     }
 
     /// One process that is everything.
     pub(crate) fn embedded() -> Self {
-        Self::of(Env::new(), &[&["serve"]], &[])
+        Self::of(new_folder(), Env::new(), &[(&["serve"], &Env::new())], &[])
     }
 
-    fn of(mut env: Env, apis: &[&[&str]], workers: &[&[&str]]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        env.push(("SLUICE_ADMIN_TOKEN", TOKEN.into()));
-        let member = |role: &&[&str]| Member::new(role, folder.path(), &env);
+    /// APIs and workers, each with its arguments and variables, and the variables of commands beside them.
+    fn of(folder: TempDir, mut env: Env, apis: &[(&[&str], &Env)], workers: &[(&[&str], &Env)]) -> Self {
+        let token = ("SLUICE_ADMIN_TOKEN", TOKEN.to_owned());
+        env.push(token.clone());
+        let with_token = |env: &Env| [&env[..], std::slice::from_ref(&token)].concat();
+        let member = |(role, env): &(&[&str], &Env)| Member::new(role, folder.path(), &with_token(env));
         let (apis, workers) = (apis.iter().map(member).collect(), workers.iter().map(member).collect());
         let mut crew = Self { apis, workers, folder, env };
         crew.members_mut().for_each(|member| member.spawn(&[]));
@@ -156,6 +168,10 @@ impl Crew {
             clock.sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+fn new_folder() -> TempDir {
+    tempfile::tempdir().unwrap()
 }
 
 impl Member {

@@ -10,6 +10,7 @@ mod data_folder;
 mod deploy;
 mod distributed;
 mod embedded;
+mod faults;
 mod http;
 mod k6;
 mod load;

@@ -1,8 +1,9 @@
 //! The real program as a process.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -31,9 +32,11 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A running process; killed if the test fails.
+/// A running process; killed if the test fails, and also if the tests themselves are.
 pub(crate) struct Serving {
     child: Child,
+    reaper: Child,
+    _alive: ChildStdin,
     said: Arc<Said>,
     listener: Option<thread::JoinHandle<()>>,
 }
@@ -62,13 +65,17 @@ impl Serving {
         let mut command = sluice(data, args);
         command.envs(env.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
+        let mut reaper = Command::new("sh");
+        reaper.args(["-c", "cat >/dev/null; kill -s KILL \"$1\"", "reaper", &child.id().to_string()]);
+        let mut reaper = reaper.process_group(0).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let alive = reaper.stdin.take().unwrap();
         let messages = BufReader::new(child.stderr.take().unwrap());
         let said = Arc::new(Said::default());
         let listener = thread::spawn({
             let said = said.clone();
             move || said.listen(messages)
         });
-        Self { child, said, listener: Some(listener) }
+        Self { child, reaper, _alive: alive, said, listener: Some(listener) }
     }
 
     /// Waits until it has said this.
@@ -163,6 +170,9 @@ impl Said {
 
 impl Drop for Serving {
     fn drop(&mut self) {
+        // First the reaper: once its process is waited for, the number may become another's.
+        let _ended_already = self.reaper.kill();
+        let _ended = self.reaper.wait();
         let _ended_already = self.child.kill();
         let _ended = self.child.wait();
     }

@@ -1,7 +1,9 @@
 //! Private servers for the tests: real ones, on free ports, in temporary folders. They can be killed, frozen and started
 //! again one by one, and none outlives the tests, however those end. What the machine runs already is left alone.
 
+pub(crate) mod frames;
 pub(crate) mod postgres;
+pub(crate) mod proxy;
 pub(crate) mod rabbitmq;
 pub(crate) mod redis;
 pub(crate) mod trio;

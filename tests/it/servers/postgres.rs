@@ -90,6 +90,14 @@ impl Postgres {
         }
     }
 
+    /// Stops it without waiting for its clients, as an operator does: they are told.
+    pub(crate) fn stop_fast(&mut self) {
+        let mut stop = as_user(&binary("pg_ctl"));
+        stop.args(["stop", "-s", "-m", "fast", "-D"]).arg(self.server.folder().join("data")).current_dir("/");
+        assert!(stop.status().unwrap().success(), "it does not stop");
+        self.server.kill();
+    }
+
     /// The address of a new, empty database.
     pub(crate) fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
@@ -105,12 +113,22 @@ impl Postgres {
 
     /// Runs a statement by hand, and answers what it says.
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
-        let mut psql = Command::new(binary("psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(self.url(database));
-        let output = psql.output().unwrap();
+        let output = self.by_hand(database, sql).output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{sql}: {err}");
         out.trim().to_owned()
+    }
+
+    /// A client that runs a statement by hand, not yet started.
+    pub(crate) fn by_hand(&self, database: &str, sql: &str) -> Command {
+        let mut psql = Command::new(binary("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql]).arg(self.url(database));
+        psql
+    }
+
+    /// Where everything of it lies; the server may write there.
+    pub(crate) fn folder(&self) -> &Path {
+        self.server.folder()
     }
 }
 
@@ -138,7 +156,7 @@ fn new_folder() -> TempDir {
 }
 
 /// Gives a file to the user that the server runs as.
-fn own(path: &Path) {
+pub(crate) fn own(path: &Path) {
     if is_root() {
         chown(path, Some(nobody()), None).unwrap();
     }

@@ -34,7 +34,11 @@ impl Trio {
 
     /// What psql says to this.
     pub(crate) fn psql(&self, sql: &str) -> String {
-        let name = self.database.rsplit('/').next().unwrap();
-        self.postgres.psql(name, sql)
+        self.postgres.psql(self.database_name(), sql)
+    }
+
+    /// The name of the database.
+    pub(crate) fn database_name(&self) -> &str {
+        self.database.rsplit('/').next().unwrap()
     }
 }

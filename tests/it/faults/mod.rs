@@ -1,0 +1,268 @@
+//! Faults between the processes and their servers: real processes, real servers, a crowd that insists, and one fault (or
+//! two) in full swing. Afterwards, without anybody's help: each API sells again within five seconds, everything promised is
+//! held in the ledger, every unit is sold to the last, and the audit finds nothing. The names of the tests are the list of
+//! the faults.
+
+mod crowd;
+mod gate;
+mod ledger;
+mod pairs;
+mod processes;
+mod queue;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hyper::Method;
+use serde_json::{Value, json};
+use sluice::clock::{Clock, RealClock};
+use sluice::load::wire::Target;
+use tokio::time::timeout;
+
+use self::crowd::Crowd;
+use crate::cluster::{Cluster, TOKEN};
+use crate::process::Env;
+use crate::servers::frames::{Kind, Protocol, Side};
+use crate::servers::proxy::{Proxy, Strike};
+use crate::servers::redis::say;
+use crate::servers::trio::Trio;
+use crate::support::eventually;
+
+/// From the end of a fault until every API sells, and the ledger has it.
+const FULL_SERVICE_TIME_MAX: Duration = Duration::from_secs(5);
+/// Orders that are accepted before a fault strikes.
+const FULL_SWING: usize = 200;
+/// Units of a sale, unless its fault takes long: some are left when it ends.
+const UNITS: usize = 2_500;
+/// Clusters that are there at the same time; the tests take turns.
+const SITES_MAX: usize = 2;
+
+/// How often a scene repeats what it cuts: `SLUICE_CUTS=100` is for those who have time.
+fn cuts() -> usize {
+    std::env::var("SLUICE_CUTS").ok().map_or(4, |cuts| cuts.parse().expect("SLUICE_CUTS is a number"))
+}
+
+/// Units that outlast so many cuts.
+fn units_for(cuts: usize) -> usize {
+    UNITS + 400 * cuts
+}
+
+async fn lasts(time: Duration) {
+    RealClock::new().sleep(time).await;
+}
+
+/// A cluster with a proxy on every way to a server: one for the APIs, one for the workers.
+pub(crate) struct Site {
+    cluster: Cluster,
+    apis: Links,
+    workers: Links,
+    sales: usize,
+}
+
+/// The ways of some processes to their servers.
+pub(crate) struct Links {
+    redis: Proxy,
+    rabbit: Proxy,
+    postgres: Proxy,
+}
+
+impl Links {
+    fn of(trio: &Trio) -> Self {
+        Self {
+            redis: Proxy::start(Protocol::Redis, trio.redis.port),
+            rabbit: Proxy::start(Protocol::Amqp, trio.rabbit.port),
+            postgres: Proxy::start(Protocol::Postgres, trio.postgres.port),
+        }
+    }
+
+    fn env(&self, trio: &Trio) -> Env {
+        let proxy = |name: &str| match name {
+            "DATABASE_URL" => &self.postgres,
+            "REDIS_URL" => &self.redis,
+            _ => &self.rabbit,
+        };
+        trio.env().into_iter().map(|(name, url)| (name, proxy(name).lead(&url))).collect()
+    }
+}
+
+impl Site {
+    fn start() -> Self {
+        let trio = Trio::start();
+        let (apis, workers) = (Links::of(&trio), Links::of(&trio));
+        let (api_env, worker_env) = (apis.env(&trio), workers.env(&trio));
+        let cluster = Cluster::apart(trio, &api_env, &worker_env);
+        Self { cluster, apis, workers, sales: 0 }
+    }
+
+    fn redis(&self) -> [&Proxy; 2] {
+        [&self.apis.redis, &self.workers.redis]
+    }
+
+    /// What Redis says to this.
+    fn redis_says<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        say(&self.cluster.trio.redis.url(), command)
+    }
+}
+
+/// The sites that no test has at the moment, and how many there are in all.
+static SITES: (Mutex<(Vec<Site>, usize)>, Condvar) = (Mutex::new((Vec::new(), 0)), Condvar::new());
+
+/// A site that one test has for itself. It passes on to the next one, unless the test has failed.
+struct Lease(Option<Site>);
+
+impl Lease {
+    fn take() -> Self {
+        let (sites, freed) = &SITES;
+        let full = |(idle, all): &mut (Vec<Site>, usize)| idle.is_empty() && *all >= SITES_MAX;
+        let mut sites = freed.wait_while(sites.lock().unwrap(), full).unwrap();
+        let idle = sites.0.pop();
+        sites.1 += usize::from(idle.is_none());
+        drop(sites);
+        let mut lease = Self(idle);
+        lease.0.get_or_insert_with(Site::start);
+        lease
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (sites, freed) = &SITES;
+        let site = self.0.take().filter(|_| !std::thread::panicking());
+        let mut sites = sites.lock().unwrap();
+        match site {
+            Some(site) => sites.0.push(site),
+            None => sites.1 -= 1,
+        }
+        freed.notify_one();
+    }
+}
+
+/// A sale in full swing on a site.
+struct Scene {
+    lease: Lease,
+    sale: String,
+    units: usize,
+    crowd: Arc<Crowd>,
+}
+
+impl Scene {
+    /// Opens a sale of so many units; comes back once the crowd buys.
+    async fn begin(units: usize) -> Self {
+        Self::at(units, |urls| urls).await
+    }
+
+    /// The same, with other ways to the APIs.
+    async fn at(units: usize, ways: impl FnOnce(Vec<String>) -> Vec<String>) -> Self {
+        let mut lease = Lease::take();
+        let site = lease.0.as_mut().unwrap();
+        site.sales += 1;
+        let sale = format!("sale-{}", site.sales);
+        let items = json!([{ "sku": "a", "stock": units }]);
+        let body = json!({ "id": sale, "name": sale, "opens_at": "2020-01-01T00:00:00Z", "items": items,
+            "per_customer_limit": 1 });
+        let target = site.cluster.targets().await.swap_remove(0);
+        let _created: Value = target.ask(Method::POST, "/v1/sales", Some(TOKEN), Some(&body)).await.unwrap();
+        let mut targets = Vec::new();
+        for url in ways(site.cluster.urls()) {
+            targets.push(Target::find(&url, false).await.unwrap());
+        }
+        let crowd = Crowd::gather(&sale, targets);
+        crowd.accepts(FULL_SWING).await;
+        Self { lease, sale, units, crowd }
+    }
+
+    fn site(&self) -> &Site {
+        self.lease.0.as_ref().unwrap()
+    }
+
+    fn cluster(&mut self) -> &mut Cluster {
+        &mut self.lease.0.as_mut().unwrap().cluster
+    }
+
+    fn servers(&mut self) -> &mut Trio {
+        &mut self.cluster().trio
+    }
+
+    /// Cuts a connection right before such a message, so many times; the crowd goes on buying after each.
+    async fn strikes(&self, way: impl Fn(&Site) -> &Proxy, (side, kind): (Side, Kind), times: usize) {
+        let proxy = way(self.site());
+        let before = proxy.struck();
+        for time in 1..=times {
+            proxy.trap(side, kind, Strike::Cut, 1);
+            eventually("the trap strikes", async || proxy.struck() == before + time).await;
+            self.crowd.accepts(10).await;
+        }
+        println!("{}: cut {times} times", name());
+    }
+
+    /// The fault is over: now everything has to come right by itself.
+    async fn all_is_well(self) {
+        let clock = RealClock::new();
+        let accepted = self.crowd.accepted();
+        let apis = 0..self.site().cluster.apis.len();
+        let probes = apis.map(|at| {
+            let crowd = self.crowd.clone();
+            async move { crowd.order_until_settled(at, &format!("probe-{at}")).await }
+        });
+        let well = timeout(Duration::from_secs(30), join_all(probes)).await;
+        let back = clock.monotonic();
+        assert!(well.is_ok(), "no service after {back:?}\n{}", self.said());
+        let promises = self.crowd.finish().await;
+        println!(
+            "{}: full service {} ms after healing; {accepted} of {} accepted before it, {} times not now, {} times no answer",
+            name(),
+            back.as_millis(),
+            self.units,
+            self.crowd.not_now(),
+            self.crowd.unanswered(),
+        );
+        self.adds_up(&promises.into_values().collect()).await;
+        assert!(back < FULL_SERVICE_TIME_MAX, "full service only after {back:?}\n{}", self.said());
+    }
+
+    /// All units are sold, to exactly those who were promised one, and every layer agrees.
+    async fn adds_up(&self, promised: &HashSet<String>) {
+        let (sale, units) = (self.sale.clone(), self.units);
+        let said = self.said();
+        let site = self.site();
+        let target = site.cluster.targets().await.swap_remove(0);
+        let last = Mutex::new(Value::Null);
+        let path = format!("/v1/sales/{sale}/audit");
+        eventually("the audit is no longer unsettled", async || {
+            let audit: Value = match target.ask(Method::GET, &path, Some(TOKEN), None).await {
+                Ok(audit) => audit,
+                Err(_) => return false,
+            };
+            let settled = audit["verdict"] != "unsettled";
+            *last.lock().unwrap() = audit;
+            settled
+        })
+        .await;
+        let audit = last.into_inner().unwrap();
+        assert_eq!(audit["verdict"], "exact", "{audit}\n{said}");
+        for number in ["oversold", "undersold", "leaked", "lost", "doubled", "broken_promises", "conservation_errors"] {
+            assert_eq!(audit[number], 0, "{number}: {audit}\n{said}");
+        }
+        let held = site.cluster.trio.psql(&format!("select id from orders where sale = '{sale}' and state = 'held'"));
+        let held: HashSet<String> = held.lines().map(|id| format!("ord_{}", id.replace('-', ""))).collect();
+        let lost: Vec<_> = promised.difference(&held).collect();
+        let unknown: Vec<_> = held.difference(promised).collect();
+        assert!(lost.is_empty() && unknown.is_empty(), "lost {lost:?}, held by nobody {unknown:?}\n{said}");
+        assert_eq!(promised.len(), units, "units are left, and everybody was told that all is sold\n{said}");
+        // So that it does not concern the scenes that follow here.
+        let close = format!("/v1/sales/{sale}/close");
+        let _closed: Value = target.ask(Method::POST, &close, Some(TOKEN), None).await.unwrap();
+    }
+
+    /// What the processes said, for whoever has to find out why.
+    fn said(&self) -> String {
+        self.site().cluster.said()
+    }
+}
+
+/// Of the test that runs on this thread.
+fn name() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
+}
