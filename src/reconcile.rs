@@ -302,6 +302,9 @@ pub async fn reload(shop: &Shop, sale: &SaleId) -> Result<bool> {
 }
 
 async fn reload_until(shop: &Shop, sale: &SaleId, deadline: Duration) -> Result<bool> {
+    // A queue that does not answer cannot be fenced. Raised all the same, the epoch would look like another loader at work,
+    // and everybody would wait for that one.
+    shop.queue.depth().await?;
     // 1. Raise the epoch: every earlier one is going to be over.
     let Some(EpochState { epoch, .. }) = shop.ledger.step_epoch(sale, EpochStep::Raise).await? else {
         return Ok(false);
