@@ -42,6 +42,7 @@ const LOCK_ITEMS: &str = sale_sql!("lock items", "where s.id = any($1) order by 
 pub struct PostgresLedger {
     core: Arc<Core>,
     lookups: Batcher<OrderId, Result<Option<OrderRecord>>>,
+    sale_lookups: Batcher<SaleId, Result<Option<SaleRecord>>>,
     turns: Batcher<(OrderId, Turn), Result<Turned>>,
 }
 
@@ -57,10 +58,12 @@ impl PostgresLedger {
     pub fn new(database: Database, clock: Arc<dyn Clock>) -> Self {
         let core = Arc::new(Core { database, clock });
         let (lookups, looked_up) = batcher(limits::LEDGER_WAITING_MAX);
+        let (sale_lookups, sales_looked_up) = batcher(limits::LEDGER_WAITING_MAX);
         let (turns, turned) = batcher(limits::LEDGER_WAITING_MAX);
         tokio::spawn(turns::look_up(core.clone(), looked_up));
+        tokio::spawn(books::look_up_sales(core.clone(), sales_looked_up));
         tokio::spawn(turns::turn(core.clone(), turned));
-        Self { core, lookups, turns }
+        Self { core, lookups, sale_lookups, turns }
     }
 
     /// The deployment's secret, from which order ids are derived; made from `fresh` the first time.
@@ -128,7 +131,7 @@ impl Books for PostgresLedger {
     }
 
     async fn sale(&self, sale: &SaleId) -> Result<Option<SaleRecord>> {
-        self.core.sale(sale).await
+        self.sale_lookups.call(sale.clone()).await.map_err(gone)?
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<OrderRecord>> {

@@ -1,7 +1,9 @@
 //! Reading: each answer is one consistent cut, either one statement or one repeatable-read transaction. What may be long
 //! is streamed.
 
+use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use tokio_postgres::types::ToSql;
@@ -9,6 +11,7 @@ use tokio_postgres::{Row, Statement};
 
 use super::rows::{self, order_sql, sale_sql};
 use super::{Core, LAYER};
+use crate::batcher::Batches;
 use crate::ledger::journal::{Chain, Recounter};
 use crate::ledger::{Adjustment, Move, OrderFilter, OrderPage, Recount, SaleRecord, Snapshot};
 use crate::model::{OrderId, Result as Answer, SaleId, Seq, limits};
@@ -19,12 +22,28 @@ const BEGIN_CUT: &str = "/* begin */ begin isolation level repeatable read read 
 const END_CUT: &str = "/* end */ commit";
 
 const SALE: &str = sale_sql!("sale", "where s.id = $1 order by i.position");
+const SALES_BY_ID: &str = sale_sql!("sales by id", "where s.id = any($1) order by s.id, i.position");
 const MOVES: &str = "/* journal */ select m.seq, m.kind, m.claim, m.sku, m.units, m.at, m.hash, o.customer \
                      from moves m left join orders o on o.id = m.claim \
                      where m.sale = $1 and m.seq > $2 and m.seq <= $3 order by m.seq, m.line";
 const CUSTOMERS: &str = "/* customers */ select customer, units from customers where sale = $1 and units > 0";
 pub(super) const ADJUSTMENT: &str =
     "/* adjustment */ select id, sale, sku, delta, reason, at, seq, stock from adjustments where id = $1";
+
+/// Answers lookups of sales until nobody can ask any more. What comes in while one question is on its way gathers for the
+/// next: while a gate is loaded, every retry of its crowd asks.
+pub(super) async fn look_up_sales(core: Arc<Core>, mut lookups: Batches<SaleId, Answer<Option<SaleRecord>>>) {
+    while let Some(waiting) = lookups.next(limits::LEDGER_BATCH_ORDERS_MAX).await {
+        let mut ids: Vec<SaleId> = waiting.iter().map(|waiting| waiting.item.clone()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let found = core.sales_by_id(&ids).await;
+        for waiting in waiting {
+            let record = found.as_ref().map(|found| found.get(&waiting.item).cloned()).map_err(Clone::clone);
+            waiting.answer(record);
+        }
+    }
+}
 
 impl Core {
     /// One statement, one answer.
@@ -49,8 +68,12 @@ impl Core {
         self.read(sql, &[], |found| Ok(rows::sales(found)?.into_iter().map(|(record, _)| record).collect())).await
     }
 
-    pub(super) async fn sale(&self, sale: &SaleId) -> Answer<Option<SaleRecord>> {
-        self.read(SALE, &[&sale.as_str()], |found| Ok(rows::sales(found)?.pop().map(|(record, _)| record))).await
+    async fn sales_by_id(&self, ids: &[SaleId]) -> Answer<HashMap<SaleId, SaleRecord>> {
+        let ids: Vec<&str> = ids.iter().map(SaleId::as_str).collect();
+        self.read(SALES_BY_ID, &[&ids], |found| {
+            Ok(rows::sales(found)?.into_iter().map(|(record, _)| (record.sale.id.clone(), record)).collect())
+        })
+        .await
     }
 
     pub(super) async fn orders(&self, filter: &OrderFilter) -> Answer<OrderPage> {
