@@ -99,9 +99,9 @@ async fn a_crowd_that_insists_outlives_three_kills() {
             serving.kill();
             serving = Serving::start_at(data, &address);
         }
-        clock.monotonic()
+        (serving, clock.monotonic())
     };
-    let (history, healed) = tokio::join!(visit.send(std::future::pending()), kills);
+    let (history, (_serving, healed)) = tokio::join!(visit.send(std::future::pending()), kills);
     let mut history = history.unwrap();
     history.healed_us = Some(visit.moment_us(healed));
     let again = history.records.iter().filter(|record| matches!(record.outcome, Outcome::Error | Outcome::Unavailable));
