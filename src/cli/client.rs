@@ -1,20 +1,16 @@
-//! A small HTTP client for the commands that talk to a running server, and the note that leads them there.
+//! Commands talk to a running server over the crowd's wire; a note in the data folder leads them there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use axum::body::Body;
-use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
-use axum::http::{Method, Request, StatusCode, Uri};
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use super::serve::TOKEN_FILE;
 use crate::config::{DataFolder, Secret, given};
+use crate::load::wire::{Answer, Target, Wire};
 
 /// Which server to talk to.
 #[derive(Debug, clap::Args)]
@@ -41,11 +37,11 @@ impl Server {
     pub(super) async fn find(&self) -> anyhow::Result<Option<Client>> {
         let Some(url) = self.url.clone().filter(|url| !url.is_empty()) else {
             let Some(note) = ServerNote::read(&self.data.path) else { return Ok(None) };
-            let client = Client::new(&note.url, self.token())?;
+            let client = Client::new(&note.url, self.token()).await?;
             // A note without a server was left by one that was killed.
-            return Ok(client.connect().await.is_ok().then_some(client));
+            return Ok(Wire::open(&client.target).await.is_ok().then_some(client));
         };
-        Client::new(&url, self.token()).map(Some)
+        Client::new(&url, self.token()).await.map(Some)
     }
 
     /// Like [`Server::find`], for commands that cannot do without.
@@ -66,9 +62,9 @@ impl Server {
     }
 }
 
-/// Talks to one server, a connection per request.
+/// Talks to one server.
 pub(super) struct Client {
-    authority: String,
+    target: Target,
     token: Option<String>,
 }
 
@@ -79,13 +75,8 @@ pub(super) struct Reply {
 }
 
 impl Client {
-    fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
-        let uri: Uri = url.parse().with_context(|| format!("{url} is no URL. Write it like http://127.0.0.1:8080"))?;
-        let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            bail!("{url} is no http:// URL. Behind TLS, name the server's own address");
-        };
-        let port = authority.port_u16().unwrap_or(80);
-        Ok(Self { authority: format!("{}:{port}", authority.host()), token })
+    async fn new(url: &str, token: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self { target: Target::find(url, true).await?, token })
     }
 
     /// Reads.
@@ -98,7 +89,7 @@ impl Client {
         self.ask(Method::POST, path, Some(body), None).await?.done()
     }
 
-    /// Asks and takes any answer.
+    /// Asks and takes any answer, however long it takes.
     pub(super) async fn ask(
         &self,
         method: Method,
@@ -106,34 +97,9 @@ impl Client {
         body: Option<&Value>,
         key: Option<&str>,
     ) -> anyhow::Result<Reply> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
-        request = request.header(ACCEPT, "application/json");
-        if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let request = match body {
-            Some(body) => request.header(CONTENT_TYPE, "application/json").body(Body::from(body.to_string())),
-            None => request.body(Body::empty()),
-        };
-        let response = sender.send_request(request.context("this cannot be sent")?).await;
-        let response = response.with_context(|| format!("{} broke off", self.authority))?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await.context("the answer broke off")?.to_bytes();
-        let body = serde_json::from_slice(&bytes).with_context(|| format!("{} is no Sluice", self.authority))?;
+        let Answer { status, body, .. } = self.target.answer(method, path, self.token.as_deref(), key, body).await?;
+        let body = serde_json::from_slice(&body).with_context(|| format!("{} is no Sluice", self.target.url))?;
         Ok(Reply { status, body })
-    }
-
-    async fn connect(&self) -> anyhow::Result<TcpStream> {
-        let authority = &self.authority;
-        TcpStream::connect(authority).await.with_context(|| {
-            format!("no Sluice answers at http://{authority}. Start `sluice serve`, or name another with --url")
-        })
     }
 }
 

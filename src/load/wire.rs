@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub struct Target {
     pub url: String,
     /// The value of `Host`.
     host: HeaderValue,
-    address: SocketAddr,
+    /// All that the name leads to; the first that answers counts.
+    addresses: Arc<[SocketAddr]>,
 }
 
 impl Target {
@@ -40,7 +42,9 @@ impl Target {
         let example = "give one like http://127.0.0.1:8080";
         let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL: {example}"))?;
         if uri.scheme_str() != Some("http") {
-            bail!("`{url}` is not plain http, which is all that the crowd speaks: {example}");
+            bail!(
+                "`{url}` is not plain http://, which is all that is spoken here. Behind TLS, name the server's own address"
+            );
         }
         let authority = uri.authority().with_context(|| format!("`{url}` names no server: {example}"))?;
         let host = authority.host().trim_matches(['[', ']']);
@@ -52,8 +56,8 @@ impl Target {
                  add --i-own-this-server if it is yours"
             );
         }
-        let address = *addresses.first().with_context(|| format!("the server `{host}` has no address"))?;
-        Ok(Self { url: format!("http://{authority}"), host: HeaderValue::from_str(authority.as_str())?, address })
+        let (url, host) = (format!("http://{authority}"), HeaderValue::from_str(authority.as_str())?);
+        Ok(Self { url, host, addresses: addresses.into() })
     }
 
     /// A request to this server, with the header that every request needs.
@@ -85,19 +89,12 @@ impl Target {
         token: Option<&str>,
         body: Option<&serde_json::Value>,
     ) -> anyhow::Result<Answer> {
-        let text = body.map(serde_json::Value::to_string).unwrap_or_default();
-        let mut request = self.request(method.clone(), path.parse()?, text.into());
-        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(token) = token {
-            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
-        }
-        let asked = tokio::time::timeout(ASK_TIME_MAX, async { Wire::open(self).await?.call(request).await }).await;
         let url = &self.url;
-        let answer = match asked {
-            Ok(answer) => answer.with_context(|| format!("no answer from {url}: is `sluice serve` running there?"))?,
-            Err(_) => bail!("{url} took longer than {} s to answer {method} {path}", ASK_TIME_MAX.as_secs()),
+        let asked = tokio::time::timeout(ASK_TIME_MAX, self.answer(method.clone(), path, token, None, body)).await;
+        let Ok(answer) = asked else {
+            bail!("{url} took longer than {} s to answer {method} {path}", ASK_TIME_MAX.as_secs())
         };
+        let answer = answer?;
         if !answer.status.is_success() {
             let hint = match answer.status {
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (is --token the one of this server?)",
@@ -106,6 +103,30 @@ impl Target {
             bail!("{method} {path}: {}{hint}: {}", answer.status, String::from_utf8_lossy(&answer.body));
         }
         Ok(answer)
+    }
+
+    /// Whatever this server answers, on a connection of its own; `key` is the idempotency key.
+    pub async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        key: Option<&str>,
+        body: Option<&serde_json::Value>,
+    ) -> anyhow::Result<Answer> {
+        let text = body.map(serde_json::Value::to_string).unwrap_or_default();
+        let mut request = self.request(method, path.parse().context("this cannot be sent")?, text.into());
+        let headers = request.headers_mut();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, bearer(token)?);
+        }
+        if let Some(key) = key {
+            headers.insert("idempotency-key", HeaderValue::from_str(key).context("the key has strange characters")?);
+        }
+        let answered = async { Wire::open(self).await?.call(request).await }.await;
+        answered.with_context(|| format!("no answer from {}: is `sluice serve` running there?", self.url))
     }
 }
 
@@ -149,7 +170,7 @@ impl Answer {
 impl Wire {
     /// Connects.
     pub async fn open(target: &Target) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(target.address).await?;
+        let stream = TcpStream::connect(&*target.addresses).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, connection: Some(Box::pin(connection)) })
