@@ -44,7 +44,9 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
     if shop.queue_down.load(Ordering::Relaxed) {
         return Ok(Placement::Unavailable(Effect::None));
     }
-    let _slot = shop.pushing.try_acquire().map_err(|_| Error::Overloaded("the queue"))?;
+    if shop.pushing.is_full() {
+        return Err(Error::Overloaded("the queue"));
+    }
     let claim = Claim::Order(order.clone());
     let started = shop.clock.monotonic();
     fault::at(Moment::BeforeAdmit);
@@ -68,11 +70,13 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
 /// Makes an admitted claim durable. What happened before an error is unknown: the claim stays pending at the gate and
 /// rolls forward, see [`reconcile::sweep`].
 pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push> {
+    let _on_its_way = shop.pushing.begin();
     let started = shop.clock.monotonic();
     let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
     shop.queue_answered(&pushed);
     let took = shop.clock.monotonic().saturating_sub(started);
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(took);
+    shop.pushing.took(took);
     let timeout = shop.queue.push_timeout();
     match pushed {
         Ok(Push::Durable) if timeout.is_some_and(|timeout| took >= timeout) => Err(unknown("its answer came too late")),

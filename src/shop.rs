@@ -2,11 +2,11 @@
 //! the tests is one more deployment.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use futures_channel::oneshot;
-use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::gate::Gate;
@@ -29,7 +29,7 @@ pub struct Shop {
     /// Who waits for a settlement in this process.
     pub waiting: Waiting,
     /// Claims between gate and queue, in this process.
-    pub pushing: Semaphore,
+    pub pushing: Pushing,
     /// Whether the queue failed last time, so that orders are refused before the gate is asked.
     pub queue_down: AtomicBool,
     catalog: RwLock<HashMap<SaleId, Arc<Sale>>>,
@@ -51,7 +51,7 @@ impl Shop {
             clock,
             mint,
             waiting: Waiting::default(),
-            pushing: Semaphore::new(limits::PUSH_WAITING_MAX),
+            pushing: Pushing::default(),
             queue_down: AtomicBool::new(false),
             catalog: RwLock::default(),
         }
@@ -83,6 +83,43 @@ impl Shop {
                 Err(error) => tracing::error!(%error, "the queue is down: orders are refused until it is back"),
             }
         }
+    }
+}
+
+/// Claims between the gate's yes and the queue's answer. What does not fit is refused before the gate is asked: an
+/// admitted claim that waits too long would end in doubt, and a crowd beyond the queue's capacity would leave nothing else.
+#[derive(Default)]
+pub struct Pushing {
+    claims: AtomicUsize,
+    slow: AtomicBool,
+}
+
+impl Pushing {
+    /// Whether there is no room for another order.
+    pub fn is_full(&self) -> bool {
+        let slow = self.slow.load(Ordering::Relaxed);
+        let max = if slow { limits::PUSH_SLOW_CLAIMS_MAX } else { limits::PUSH_WAITING_MAX };
+        self.claims.load(Ordering::Relaxed) >= max
+    }
+
+    /// A claim is on its way until what is returned is dropped.
+    pub fn begin(&self) -> OnItsWay<'_> {
+        self.claims.fetch_add(1, Ordering::Relaxed);
+        OnItsWay(self)
+    }
+
+    /// Notes how long the latest one took.
+    pub fn took(&self, time: Duration) {
+        self.slow.store(time >= limits::PUSH_SLOW_TIME, Ordering::Relaxed);
+    }
+}
+
+/// A claim on its way to the queue.
+pub struct OnItsWay<'a>(&'a Pushing);
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        self.0.claims.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -120,5 +157,26 @@ impl Waiting {
                 orders.remove(&id);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_queue_gets_fewer_claims_at_a_time() {
+        let pushing = Pushing::default();
+        let mut few: Vec<_> = (0..limits::PUSH_SLOW_CLAIMS_MAX).map(|_| pushing.begin()).collect();
+        assert!(!pushing.is_full());
+        pushing.took(limits::PUSH_SLOW_TIME);
+        assert!(pushing.is_full());
+        drop(few.pop());
+        assert!(!pushing.is_full());
+        let many: Vec<_> = (0..limits::PUSH_WAITING_MAX).map(|_| pushing.begin()).collect();
+        pushing.took(Duration::ZERO);
+        assert!(pushing.is_full());
+        drop(many);
+        assert!(!pushing.is_full());
     }
 }

@@ -47,9 +47,11 @@ pub const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
 pub const GATE_CALL_TIME_MAX: Duration = Duration::from_secs(2);
 /// For a new connection to the gate's server, until it has answered once.
 pub const GATE_CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-/// Claims of one sale that wait for the gate's server, in one process; more are refused with `overloaded`. As many again
-/// may wait behind the sold-out latch.
-pub const GATE_WAITING_MAX: usize = 50_000;
+/// Claims of one sale that wait for the gate's server, in one process; more are refused with `overloaded`. The server
+/// decides on so many within a fraction of a second.
+pub const GATE_WAITING_MAX: usize = 10_000;
+/// Claims of one sale that wait behind the sold-out latch, where one answer serves them all.
+pub const LATCH_WAITING_MAX: usize = 50_000;
 /// Claims that the gate's server decides on in one step, in which it does nothing else.
 pub const GATE_BATCH_CLAIMS_MAX: usize = 500;
 /// Such steps of one sale that are under way at the same time, from one process.
@@ -65,6 +67,11 @@ pub const GATE_PENDING_PAGE_CLAIMS: usize = 1_000;
 
 /// Claims that wait for the queue, in one process; more are refused with `overloaded`.
 pub const PUSH_WAITING_MAX: usize = 50_000;
+/// A push that takes longer than this shows that the queue takes in less than the gate admits. Far below
+/// [`PUSH_TIME_MAX`]: what is admitted has to be accepted in time.
+pub const PUSH_SLOW_TIME: Duration = Duration::from_millis(400);
+/// Claims that may be on their way to a queue that is slow; more are refused with `overloaded` before the gate is asked.
+pub const PUSH_SLOW_CLAIMS_MAX: usize = 1_000;
 /// Claims in one message of the queue.
 pub const PUSH_BATCH_CLAIMS_MAX: usize = 1_000;
 /// Size of one parcel: what travels through RabbitMQ as one message.

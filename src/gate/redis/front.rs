@@ -70,7 +70,7 @@ impl Front {
         let skus: Arc<[Sku]> = skus.split('\n').filter_map(|sku| Sku::new(sku).ok()).collect();
         let index = skus.iter().cloned().zip(0..).collect();
         let latch = Arc::new(Latch::new(skus.len()));
-        let (probes, batches) = batcher(limits::GATE_WAITING_MAX);
+        let (probes, batches) = batcher(limits::LATCH_WAITING_MAX);
         let stamp = stamp.to_owned();
         let prober = Prober {
             desk: desk.clone(),
@@ -115,7 +115,7 @@ impl Front {
 
 impl Prober {
     async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
-        while let Some(waiting) = batches.next(limits::GATE_WAITING_MAX).await {
+        while let Some(waiting) = batches.next(limits::LATCH_WAITING_MAX).await {
             let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
             let found = self.probe(asked).await;
             for waiting in waiting {

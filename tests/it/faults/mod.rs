@@ -6,6 +6,7 @@
 mod crowd;
 mod gate;
 mod ledger;
+mod overload;
 mod pairs;
 mod processes;
 mod queue;
