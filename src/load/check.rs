@@ -1,28 +1,28 @@
 //! The check: what the crowd was told, against what the ledger says. Pure, so that histories with a planted lie can
 //! show that each lie is found.
 //!
-//! The invariants, the names under which a violation is reported here ([`Broken`]), and the tests that plant it, in
-//! `check/tests*`. What the server's own audit finds besides, is tested in `ledger/journal/tests.rs`.
+//! The invariants, the names under which a violation is reported here ([`Broken`]), and the tests in `check/tests` that
+//! plant it. What the server's own audit finds besides is tested in `ledger/journal/tests.rs`.
 //!
 //! | | invariant | name | planted by |
 //! |---|---|---|---|
 //! | 1 | conservation, at every move | `conservation`, `transition` | `orders_and_stock_say_the_same`, `units_come_from_where_they_are` |
-//! | 2 | rows are the fold of a journal without gaps (its hashes: audit) | `journal`, `audit` | `a_journal_with_a_gap_…`, `…_comes_to_something_else_…` |
+//! | 2 | rows are the fold of a journal without gaps (its hashes: audit) | `journal`, `audit` | `a_journal_with_a_gap_is_found`, `a_journal_that_comes_to_something_else_is_found` |
 //! | 3 | never more out than there is, at every move | `oversold` | `oversold_for_a_moment_is_oversold` |
-//! | 4 | limit per customer, at every move | `customer_limit` | `more_than_allowed_for_a_moment_…` |
+//! | 4 | limit per customer, at every move | `customer_limit` | `more_than_allowed_for_a_moment_is_more_than_allowed` |
 //! | 5 | one order per id, one way through life | `doubled`, `transition` | `no_order_is_listed_twice`, `an_order_lives_once` |
-//! | 6 | an accepted order is kept | `lost`, `broken_promise`, `taken_away` | `an_accepted_order_…`, `an_order_that_nobody_gave_back_…` |
+//! | 6 | an accepted order is kept | `lost`, `broken_promise`, `taken_away` | `an_accepted_order_that_is_nowhere_is_lost`, `an_order_that_nobody_gave_back_was_taken_away` |
 //! | 7 | `effect: none` left nothing | `left_behind` | `a_refusal_leaves_nothing_behind` |
-//! | 8 | same key, same order; other cart, 422 | `key_split`, `wrong_order`, `forgotten`, `key_reused` | `one_key_is_one_order`, `another_cart_…` |
-//! | 9 | no order without a request | `unasked` | `an_order_that_nobody_asked_for_…` |
-//! | 10 | confirmed is sold, and was in time | `confirm_undone`, `confirmed_late` | `what_was_confirmed_is_sold`, `a_hold_that_was_over_…` |
-//! | 11 | gate and ledger agree once quiet | `gate_differs` | `a_gate_that_says_something_else_…` |
-//! | 12 | the queue is drained | `undrained` | `a_queue_that_is_not_empty_…` |
+//! | 8 | same key, same order; other cart, 422 | `key_split`, `wrong_order`, `forgotten`, `key_reused` | `one_key_is_one_order`, `another_cart_under_the_key_of_an_order_is_told_so` |
+//! | 9 | no order without a request | `unasked` | `an_order_that_nobody_asked_for_is_found` |
+//! | 10 | confirmed is sold, and was in time | `confirm_undone`, `confirmed_late` | `what_was_confirmed_is_sold`, `a_hold_that_was_over_is_not_confirmed` |
+//! | 11 | gate and ledger agree once quiet | `gate_differs` | `a_gate_that_says_something_else_than_the_ledger_is_found` |
+//! | 12 | the queue is drained | `undrained` | `a_queue_that_is_not_empty_is_found` |
 //! | 13 | one move for each turn | `transition` | `an_order_lives_once` |
-//! | 14 | no false "sold out", nothing left | `false_sold_out`, `undersold` | `sold_out_while_…`, `a_unit_left_…` |
-//! | 15 | real-time order | `out_of_turn` | `an_answer_proves_…`, `who_came_later_…` |
-//! | 16 | resolved within 10 s of the last fault | `unresolved` | `what_is_not_settled_in_time_…` |
-//! | 17 | everything again changes nothing | `changed_by_repeating` | `check/again.rs` |
+//! | 14 | no false "sold out", nothing left | `false_sold_out`, `undersold` | `sold_out_while_enough_was_available_is_false`, `a_unit_left_that_somebody_was_refused_is_undersold` |
+//! | 15 | real-time order | `out_of_turn` | `an_answer_proves_how_far_the_journal_had_come`, `who_came_later_is_settled_later` |
+//! | 16 | resolved within 10 s of the last fault | `unresolved` | `what_is_not_settled_in_time_is_unresolved` |
+//! | 17 | everything again changes nothing | `changed_by_repeating` | `another_answer_is_a_change`, `a_move_is_a_change` |
 
 mod again;
 mod broken;

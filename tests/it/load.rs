@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluice::audit::Verdict;
 use sluice::clock::{Clock, RealClock};
 use sluice::load::crowd::Habits;
 use sluice::load::record::Outcome;
 use sluice::load::wire::Target;
 use sluice::load::{Plan, Visit};
-use sluice::model::SaleId;
+use sluice::model::{MoveKind, SaleId};
 
+use crate::cluster::{Cluster, TOKEN};
 use crate::process::{Serving, run};
 use crate::promises::free_address;
 use crate::support::eventually;
@@ -111,4 +112,34 @@ async fn a_crowd_that_insists_outlives_three_kills() {
     visit.twice(&history, &mut check, &facts).await.unwrap();
     assert_eq!((check.verdict, &check.violations), (Verdict::Exact, &Vec::new()));
     assert!(check.again >= check.promised && check.promised > 500, "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_at_two_apis_whose_holds_lapse_is_told_no_lie() {
+    let cluster = Cluster::start();
+    let items = json!([{"sku": "a", "stock": 400}, {"sku": "b", "stock": 100}]);
+    cluster.create(items, json!({"hold_seconds": 2, "per_customer_limit": 4})).await;
+    let habits = Habits {
+        customers: 4_000,
+        orders: 8_000,
+        rate_per_s: 1_000.0,
+        retries: 0.1,
+        duplicates: 0.1,
+        impatience: 0.1,
+        mistakes: 0.1,
+        confirm: 0.1,
+        cancel: 0.3,
+        lines_max: 2,
+        quantity_max: 2,
+        ..Habits::plain(11)
+    };
+    let plan = Plan::insistent(cluster.targets().await, SaleId::new("drop").unwrap(), TOKEN, habits);
+    let mut visit = Visit::begin(plan, Arc::new(RealClock::new())).await.unwrap();
+    let history = visit.send(std::future::pending()).await.unwrap();
+    let (mut check, facts) = visit.check(&history).await.unwrap();
+    let lapsed = facts.journal.iter().filter(|step| step.kind == MoveKind::Lapse).count();
+    assert!(lapsed > 100, "{lapsed} holds lapsed");
+    visit.twice(&history, &mut check, &facts).await.unwrap();
+    assert_eq!((check.verdict, &check.violations), (Verdict::Exact, &Vec::new()), "{}", cluster.said());
+    assert!(check.promised > 500, "{check:?}");
 }
