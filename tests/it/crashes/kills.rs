@@ -20,6 +20,7 @@ use super::account;
 use super::probe::{self, BACK_TIME_MAX};
 use crate::buyers::{Buyers, Habit};
 use crate::cluster::{Cluster, TOKEN};
+use crate::servers::turn;
 
 /// Kills of one run, unless `SLUICE_KILLS` says otherwise.
 const KILLS: usize = 24;
@@ -141,6 +142,7 @@ async fn kill_and_start_again(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_break_no_promise() {
+    let _turn = turn().await;
     let kills = number("SLUICE_KILLS").unwrap_or(KILLS);
     let mut random = Rng::with_seed(number("SLUICE_SEED").unwrap_or(1) as u64);
     let (mut cluster, clock) = (Cluster::start(), Arc::new(RealClock::new()));

@@ -16,6 +16,7 @@ use sluice::fault::Moment;
 
 use crate::process::Env;
 use crate::servers::trio::Trio;
+use crate::servers::turn;
 use probe::BACK_TIME_MAX;
 use scene::{Servers, Stage, Strike};
 
@@ -70,6 +71,7 @@ async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: 
 /// An embedded gate forgets with its process, so nothing is ever left over for a sweep there.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_process_that_dies_or_stands_still_anywhere_keeps_every_promise() {
+    let _turn = turn().await;
     let strikes = [Strike::Killed, Strike::Frozen];
     let moments = moments().filter(|moment| *moment != Moment::Swept);
     let scenes = moments.flat_map(|moment| strikes.map(|strike| (moment, strike)));
@@ -78,6 +80,7 @@ async fn one_process_that_dies_or_stands_still_anywhere_keeps_every_promise() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_die_or_stand_still_anywhere_keep_every_promise() {
+    let _turn = turn().await;
     let trio = Trio::start();
     let strikes = [Strike::Killed, Strike::Frozen, Strike::GateEmptied, Strike::SessionsEnded];
     let scenes = moments().flat_map(|moment| strikes.map(|strike| (moment, strike)));
@@ -119,6 +122,7 @@ fn part_of(trio: &Trio, number: usize) -> Env {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_that_die_while_a_process_is_anywhere_break_no_promise() {
+    let _turn = turn().await;
     let (mut trio, mut tally) = (Trio::start(), Tally::default());
     let mut stage = Stage::distributed(Servers::Own(&mut trio)).await;
     let strikes = [Strike::GateKilled, Strike::LedgerKilled, Strike::QueueKilled];

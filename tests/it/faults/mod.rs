@@ -12,7 +12,7 @@ mod processes;
 mod queue;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -29,6 +29,7 @@ use crate::servers::frames::{Kind, Protocol, Side};
 use crate::servers::proxy::{Proxy, Strike};
 use crate::servers::redis::say;
 use crate::servers::trio::Trio;
+use crate::servers::{Turn, turn};
 use crate::support::eventually;
 
 /// From the end of a fault until every API sells, and the ledger has it.
@@ -37,8 +38,6 @@ const FULL_SERVICE_TIME_MAX: Duration = Duration::from_secs(5);
 const FULL_SWING: usize = 200;
 /// Units of a sale, unless its fault takes long: some are left when it ends.
 const UNITS: usize = 2_500;
-/// Clusters that are there at the same time; the tests take turns.
-const SITES_MAX: usize = 2;
 
 /// How often a scene repeats what it cuts: `SLUICE_CUTS=100` is for those who have time.
 fn cuts() -> usize {
@@ -107,36 +106,32 @@ impl Site {
     }
 }
 
-/// The sites that no test has at the moment, and how many there are in all.
-static SITES: (Mutex<(Vec<Site>, usize)>, Condvar) = (Mutex::new((Vec::new(), 0)), Condvar::new());
+/// The site that no test has at the moment.
+static IDLE: Mutex<Option<Site>> = Mutex::new(None);
 
 /// A site that one test has for itself. It passes on to the next one, unless the test has failed.
-struct Lease(Option<Site>);
+struct Lease {
+    site: Option<Site>,
+    _turn: Turn,
+}
 
 impl Lease {
-    fn take() -> Self {
-        let (sites, freed) = &SITES;
-        let full = |(idle, all): &mut (Vec<Site>, usize)| idle.is_empty() && *all >= SITES_MAX;
-        let mut sites = freed.wait_while(sites.lock().unwrap(), full).unwrap();
-        let idle = sites.0.pop();
-        sites.1 += usize::from(idle.is_none());
-        drop(sites);
-        let mut lease = Self(idle);
-        lease.0.get_or_insert_with(Site::start);
-        lease
+    async fn take() -> Self {
+        let turn = turn().await;
+        let idle = IDLE.lock().unwrap().take();
+        Self { site: Some(idle.unwrap_or_else(Site::start)), _turn: turn }
+    }
+
+    fn site(&mut self) -> &mut Site {
+        self.site.as_mut().unwrap()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (sites, freed) = &SITES;
-        let site = self.0.take().filter(|_| !std::thread::panicking());
-        let mut sites = sites.lock().unwrap();
-        match site {
-            Some(site) => sites.0.push(site),
-            None => sites.1 -= 1,
+        if !std::thread::panicking() {
+            *IDLE.lock().unwrap() = self.site.take();
         }
-        freed.notify_one();
     }
 }
 
@@ -156,8 +151,8 @@ impl Scene {
 
     /// The same, with other ways to the APIs.
     async fn at(units: usize, ways: impl FnOnce(Vec<String>) -> Vec<String>) -> Self {
-        let mut lease = Lease::take();
-        let site = lease.0.as_mut().unwrap();
+        let mut lease = Lease::take().await;
+        let site = lease.site();
         site.sales += 1;
         let sale = format!("sale-{}", site.sales);
         let items = json!([{ "sku": "a", "stock": units }]);
@@ -175,11 +170,11 @@ impl Scene {
     }
 
     fn site(&self) -> &Site {
-        self.lease.0.as_ref().unwrap()
+        self.lease.site.as_ref().unwrap()
     }
 
     fn cluster(&mut self) -> &mut Cluster {
-        &mut self.lease.0.as_mut().unwrap().cluster
+        &mut self.lease.site().cluster
     }
 
     fn servers(&mut self) -> &mut Trio {

@@ -102,8 +102,8 @@ fn told(summary: &Summary, what: &str) -> (f64, f64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_times_what_the_queue_takes_costs_the_accepted_orders_nothing() {
-    let mut lease = Lease::take();
-    let site = lease.0.as_mut().unwrap();
+    let mut lease = Lease::take().await;
+    let site = lease.site();
     let target = site.cluster.targets().await.swap_remove(0);
     let sale = format!("overload-{}", site.sales);
     let body = json!({ "id": sale, "name": sale, "opens_at": "2020-01-01T00:00:00Z",

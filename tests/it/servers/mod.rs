@@ -156,3 +156,12 @@ pub(crate) fn program(name: &str, package: &str, folders: &[&str]) -> PathBuf {
     let found = candidates.map(|folder| folder.join(name)).find(|program| program.is_file());
     found.unwrap_or_else(|| panic!("{name} is missing: on Debian or Ubuntu, apt-get install {package}; ./test does it"))
 }
+
+/// A turn among the tests that measure how long a whole deployment takes for something; dropped, it is the next one's.
+pub(crate) type Turn = tokio::sync::MutexGuard<'static, ()>;
+
+/// Waits for one's turn: several deployments at once would be measured by what they take from each other.
+pub(crate) async fn turn() -> Turn {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
