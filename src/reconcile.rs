@@ -1,6 +1,8 @@
 //! The gate follows the ledger: it hears every move of the journal, its forgotten claims are swept up, its lost memory is
 //! loaded again, and holds lapse. The steps and why they are enough: ARCHITECTURE.md, "Pending, marker, fence".
 
+mod watch;
+
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -9,10 +11,12 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use futures_util::stream::{self, StreamExt};
 
+pub use self::watch::Watch;
+use self::watch::{Mending, Seen, complain, taken};
 use crate::fault::{self, Moment};
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
-use crate::model::{Effect, Epoch, Error, OrderId, Result, SaleId, SaleState, Seq, limits};
+use crate::model::{Effect, Epoch, Error, OrderId, Result, SaleId, SaleState, limits};
 use crate::queue::{Body, Message, Push};
 use crate::shop::Shop;
 
@@ -43,12 +47,19 @@ const RELOADS_MAX: usize = 64;
 /// Keeps the gate true until the future is dropped.
 pub async fn run(shop: &Shop) {
     let follow = async {
-        let mut watch = Watch::default();
+        let (mut watch, mut mending) = (Watch::default(), Mending::default());
         loop {
-            if let Err(error) = tick(shop, &mut watch).await {
-                tracing::warn!(%error, "could not compare the gate with the ledger");
+            match mending.meanwhile(look(shop, &mut watch)).await {
+                // Without a sale to sweep, nobody else asks a failed queue; retries of what is over wait for it.
+                Ok(found) if found.is_empty() => mending.meanwhile(ask_failed_queue_once(shop)).await,
+                Ok(found) => {
+                    for found in found {
+                        mending.begin(&found.record.sale.id.clone(), mend(shop, found));
+                    }
+                }
+                Err(error) => complain(&error),
             }
-            shop.clock.sleep(TICK).await;
+            mending.meanwhile(shop.clock.sleep(TICK)).await;
         }
     };
     let lapse = async {
@@ -70,74 +81,52 @@ pub async fn run(shop: &Shop) {
 pub async fn ask_failed_queue(shop: &Shop) {
     loop {
         shop.clock.sleep(TICK).await;
-        if !shop.queue_down.load(Ordering::Relaxed) {
-            continue;
-        }
-        // Whoever pushed a claim knows its sale.
-        let Some(sale) = shop.known_sale() else { continue };
-        let pushed = shop.queue.push(Message { sale, epoch: Epoch(0), body: Body::Sweep(0) }).await;
-        shop.queue_answered(&pushed);
+        ask_failed_queue_once(shop).await;
     }
 }
 
-/// What earlier ticks saw.
-#[derive(Default)]
-pub struct Watch {
-    sales: HashMap<SaleId, Seen>,
+/// Asks once, if the queue has failed.
+pub async fn ask_failed_queue_once(shop: &Shop) {
+    if !shop.queue_down.load(Ordering::Relaxed) {
+        return;
+    }
+    // Whoever pushed a claim knows its sale.
+    let Some(sale) = shop.known_sale() else { return };
+    let pushed = shop.queue.push(Message { sale, epoch: Epoch(0), body: Body::Sweep(0) }).await;
+    shop.queue_answered(&pushed);
 }
 
-#[derive(Clone, Copy)]
-struct Seen {
-    watermark: Seq,
-    epoch: EpochState,
-    /// When the epoch, or the journal, was last seen to move.
-    moved_at: Duration,
-    swept: Option<u64>,
-    swept_at: Duration,
-}
-
-/// Compares every live sale once: loads what is not loaded, catches up, sweeps.
+/// Compares every live sale once, and waits until each is mended: loads what is not loaded, catches up, sweeps.
 pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
-    let records = shop.ledger.sales().await?;
-    let now = shop.clock.monotonic();
-    let mut work = Vec::new();
-    for record in &records {
-        let view = shop.gate.view(&record.sale.id).await?;
-        if is_over(shop, record) && view.is_none() {
-            continue;
-        }
-        let seen = watch.see(record, now);
-        work.push(mend(shop, record, view, seen, now));
-    }
+    let work = look(shop, watch).await?.into_iter().map(|found| mend(shop, found));
     let results: Vec<Result<()>> = stream::iter(work).buffer_unordered(RELOADS_MAX).collect().await;
-    for (sale, seen) in &mut watch.sales {
-        let record = records.iter().find(|record| record.sale.id == *sale);
-        seen.watermark = record.map_or(seen.watermark, |record| record.watermark);
-    }
     results.into_iter().collect()
 }
 
-impl Watch {
-    /// Notes what is seen now and answers with what is known from before.
-    fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
-        let new = Seen { watermark: Seq(0), epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
-        let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
-        if seen.epoch != record.epoch || seen.watermark != record.watermark {
-            (seen.epoch, seen.moved_at) = (record.epoch, now);
-        }
-        // One sweep is enough, whoever made it.
-        if seen.swept != record.swept {
-            (seen.swept, seen.swept_at) = (record.swept, now);
-        }
-        let before = *seen;
-        if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
-            seen.swept_at = now;
-        }
-        before
-    }
+/// A live sale, as its layers are now, and as they were.
+struct Found {
+    record: SaleRecord,
+    view: Option<GateView>,
+    before: Seen,
+    now: Duration,
 }
 
-async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Seen, now: Duration) -> Result<()> {
+async fn look(shop: &Shop, watch: &mut Watch) -> Result<Vec<Found>> {
+    let records = shop.ledger.sales().await?;
+    let now = shop.clock.monotonic();
+    let mut found = Vec::new();
+    for record in records {
+        let view = shop.gate.view(&record.sale.id).await?;
+        if is_over(shop, &record) && view.is_none() {
+            continue;
+        }
+        let before = watch.see(&record, now);
+        found.push(Found { record, view, before, now });
+    }
+    Ok(found)
+}
+
+async fn mend(shop: &Shop, Found { record, view, before: seen, now }: Found) -> Result<()> {
     let sale = &record.sale.id;
     let Some(view) = view.filter(|view| view.live && view.epoch >= record.epoch.epoch) else {
         // Somebody else may be loading it, who shows it, or is dead. In one process there is nobody else.
@@ -148,7 +137,7 @@ async fn mend(shop: &Shop, record: &SaleRecord, view: Option<GateView>, seen: Se
     if view.watermark < record.watermark {
         catch_up(shop, sale).await?;
     }
-    let stuck = seen.watermark == record.watermark || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
+    let stuck = taken(&record) <= seen.taken || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
     // A queue that failed is asked again by a marker, whether or not claims are pending.
     if (view.pending > 0 && stuck) || shop.queue_down.load(Ordering::Relaxed) {
         sweep(shop, sale).await?;

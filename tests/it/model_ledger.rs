@@ -49,9 +49,18 @@ impl ModelLedger {
         Self { clock, books: Mutex::default() }
     }
 
-    /// Shows every order of a sale, for the checker.
-    pub(crate) fn for_each_order(&self, sale: &SaleId, show: impl FnMut(&OrderRecord)) {
-        self.read(sale, |book| book.orders.values().for_each(show));
+    /// Shows a sale, its journal and its orders, for the checker.
+    pub(crate) fn look<T>(
+        &self,
+        sale: &SaleId,
+        look: impl FnOnce(&SaleRecord, &[(Move, Chain)], &BTreeMap<OrderId, OrderRecord>) -> T,
+    ) -> T {
+        self.read(sale, |book| look(&book.record, &book.journal, &book.orders)).expect("the sale is there")
+    }
+
+    /// Shows a sale alone.
+    pub(crate) fn record<T>(&self, sale: &SaleId, look: impl FnOnce(&SaleRecord) -> T) -> T {
+        self.look(sale, |record, _, _| look(record))
     }
 
     fn books(&self) -> MutexGuard<'_, Vec<Book>> {

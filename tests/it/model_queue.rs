@@ -25,6 +25,8 @@ struct Line {
     waiting: VecDeque<Entry>,
     parked: Vec<(Message, String)>,
     bound: BTreeSet<(SaleId, Epoch)>,
+    /// What was bound before each change, and when it changed.
+    history: Vec<(Duration, BTreeSet<(SaleId, Epoch)>)>,
     consumers: u64,
     active: Option<u64>,
     tags: u64,
@@ -85,9 +87,45 @@ impl ModelQueue {
         line.wake();
     }
 
+    /// It loses everything that it has.
+    pub(crate) fn wipe(&self) {
+        let mut line = self.line();
+        line.waiting.clear();
+        line.bound.clear();
+        line.history.clear();
+        line.active = None;
+    }
+
+    /// It forgets what became of its bindings since this moment.
+    pub(crate) fn undo_bindings_since(&self, moment: Duration) {
+        let mut line = self.line();
+        let Some(first) = line.history.iter().position(|(at, _)| *at >= moment) else { return };
+        let (_, before) = line.history.swap_remove(first);
+        line.history.truncate(first);
+        line.bound = before;
+    }
+
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.line().waiting.is_empty()
+    }
+
+    /// What a loader waits behind its fence.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.push_timeout.unwrap_or_default()
+    }
+
     /// Every message that waits, for the checker.
     pub(crate) fn waiting(&self) -> Vec<Message> {
         self.line().waiting.iter().map(|entry| entry.message.clone()).collect()
+    }
+
+    fn rebind(&self, change: impl FnOnce(&mut BTreeSet<(SaleId, Epoch)>)) {
+        let now = self.clock.monotonic();
+        let mut line = self.line();
+        let before = line.bound.clone();
+        line.history.push((now, before));
+        change(&mut line.bound);
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -153,17 +191,15 @@ impl Queue for ModelQueue {
     }
 
     async fn fence(&self, sale: &SaleId, below: Epoch) -> Result<()> {
-        self.line().bound.retain(|(whose, epoch)| whose != sale || *epoch >= below);
+        self.rebind(|bound| bound.retain(|(whose, epoch)| whose != sale || *epoch >= below));
         Ok(())
     }
 
     async fn bind(&self, sale: &SaleId, epoch: Epoch, open: bool) -> Result<()> {
-        let mut line = self.line();
-        if open {
-            line.bound.insert((sale.clone(), epoch));
-        } else {
-            line.bound.remove(&(sale.clone(), epoch));
-        }
+        let key = (sale.clone(), epoch);
+        self.rebind(|bound| {
+            let _changed = if open { bound.insert(key) } else { bound.remove(&key) };
+        });
         Ok(())
     }
 

@@ -1,0 +1,92 @@
+//! What a worker remembers between two looks at the sales, and the sales that it mends meanwhile.
+
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, Either, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+
+use super::{RELOADS_MAX, SWEEP_EVERY};
+use crate::ledger::{EpochState, SaleRecord};
+use crate::model::{Error, Result, SaleId};
+
+/// What earlier looks saw.
+#[derive(Default)]
+pub struct Watch {
+    sales: HashMap<SaleId, Seen>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    /// Units held and sold.
+    pub(super) taken: u64,
+    epoch: EpochState,
+    /// When the epoch was last seen to move, or its loader to be alive.
+    pub(super) moved_at: Duration,
+    swept: Option<u64>,
+    pub(super) swept_at: Duration,
+}
+
+impl Watch {
+    /// Notes what is seen now and answers with what is known from before.
+    pub(super) fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
+        let taken = taken(record);
+        let new = Seen { taken, epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
+        let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
+        if seen.epoch != record.epoch {
+            (seen.epoch, seen.moved_at) = (record.epoch, now);
+        }
+        // One sweep is enough, whoever made it.
+        if seen.swept != record.swept {
+            (seen.swept, seen.swept_at) = (record.swept, now);
+        }
+        let before = *seen;
+        if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
+            seen.swept_at = now;
+        }
+        seen.taken = taken;
+        before
+    }
+}
+
+/// It grows when claims are settled, and only then: lapses, cancels and confirms go on in a sale that is stuck.
+pub(super) fn taken(record: &SaleRecord) -> u64 {
+    record.places.iter().map(|places| u64::from(places.held.get()) + u64::from(places.sold.get())).sum()
+}
+
+pub(super) fn complain(error: &Error) {
+    tracing::warn!(%error, "could not compare the gate with the ledger");
+}
+
+/// The sales that are being mended: none waits for another, nor the next look for any of them.
+#[derive(Default)]
+pub(super) struct Mending<'a> {
+    work: FuturesUnordered<BoxFuture<'a, (SaleId, Result<()>)>>,
+    sales: HashSet<SaleId>,
+}
+
+impl<'a> Mending<'a> {
+    /// Mends this sale from now on, unless that is being done already.
+    pub(super) fn begin(&mut self, sale: &SaleId, mend: impl Future<Output = Result<()>> + Send + 'a) {
+        if self.sales.len() < RELOADS_MAX && self.sales.insert(sale.clone()) {
+            let sale = sale.clone();
+            self.work.push(Box::pin(async move { (sale, mend.await) }));
+        }
+    }
+
+    /// Waits for something else, and lets them go on.
+    pub(super) async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let mut wait = pin!(wait);
+        loop {
+            match select(wait.as_mut(), self.work.next()).await {
+                Either::Left((done, _)) => return done,
+                Either::Right((Some((sale, mended)), _)) => {
+                    self.sales.remove(&sale);
+                    mended.unwrap_or_else(|error| complain(&error));
+                }
+                Either::Right((None, _)) => return wait.await,
+            }
+        }
+    }
+}
