@@ -105,10 +105,15 @@ impl Crowd {
         self.hasty.store(hasty, Ordering::Relaxed);
     }
 
+    /// From now on customers order as fast as they can, or take their time again.
+    pub(crate) fn hurry(&self, hurry: bool) {
+        self.hurries.store(hurry, Ordering::Relaxed);
+    }
+
     /// Lets everybody order as fast as they can, until the last one is told that all is sold; answers with who was promised
     /// which order.
     pub(crate) async fn finish(&self) -> HashMap<String, String> {
-        self.hurries.store(true, Ordering::Relaxed);
+        self.hurry(true);
         let members = std::mem::take(&mut *self.members.lock().unwrap());
         let done = timeout(Duration::from_secs(60), members.join_all()).await;
         let counts = (self.accepted(), self.not_now(), self.unanswered());

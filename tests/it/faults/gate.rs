@@ -29,11 +29,13 @@ async fn redis_is_emptied_under_load() {
     scene.all_is_well().await;
 }
 
+/// Nobody could correct the dump meanwhile: what it says is there was promised to others.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_comes_back_with_an_old_dump() {
-    let mut scene = Scene::begin(UNITS).await;
+    let mut scene = Scene::begin(1_200).await;
     let _saved: String = scene.site().redis_says(&["SAVE"]);
-    scene.crowd.accepts(300).await;
+    scene.site().cluster.workers.iter().for_each(|worker| worker.serving().freeze());
+    scene.crowd.accepts(500).await;
     let redis = &mut scene.servers().redis;
     redis.server.kill();
     redis.start_again();
@@ -41,6 +43,12 @@ async fn redis_comes_back_with_an_old_dump() {
     std::fs::remove_file(redis.server.folder().join("dump.rdb")).unwrap();
     let keys: usize = scene.site().redis_says(&["DBSIZE"]);
     assert!(keys > 0, "it has not read its dump");
+    let accepted = scene.crowd.accepted();
+    scene.crowd.hurry(true);
+    lasts(Duration::from_secs(2)).await;
+    scene.crowd.hurry(false);
+    assert!(scene.crowd.accepted() <= accepted + 24, "the dump was believed");
+    scene.site().cluster.workers.iter().for_each(|worker| worker.serving().resume());
     scene.all_is_well().await;
 }
 

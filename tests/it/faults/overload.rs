@@ -31,9 +31,9 @@ const SECONDS: u32 = 8;
 const BUYERS: usize = 200;
 /// Connections of the open load: more than may wait.
 const CONNECTIONS: usize = 3_000;
-/// Half of the refusals take at most this long. The crowd has the same processors, so its slowest ones say more about the
-/// machine than about the program; they are printed.
-const REFUSED_TIME_MAX_MS: f64 = 50.0;
+/// Half of the refusals take at most this long. The crowd and other tests have the same processors, so the figures that
+/// are printed say more on an idle machine.
+const REFUSED_TIME_MAX_MS: f64 = 250.0;
 /// What the process may grow by.
 const GROWTH_MAX_KB: u64 = 150_000;
 
@@ -119,10 +119,11 @@ async fn three_times_what_the_queue_takes_costs_the_accepted_orders_nothing() {
     assert!(goodput >= 0.85 * capacity, "{goodput} of {capacity} orders/s");
     assert!(refused_ms <= REFUSED_TIME_MAX_MS, "refusals took {refused_ms} ms");
 
-    // Every push takes longer than a second, whatever it carries.
+    // Every push takes half a second, whatever it carries, and up to a second with the one before it.
     site.apis.rabbit.heal();
-    site.apis.rabbit.delay(Duration::from_millis(600));
-    let (_, refused_ms) = told(&load(&target, &sale, 2, 3_000.0).await, "a slow queue");
+    site.apis.rabbit.delay(Duration::from_millis(250));
+    let (goodput, refused_ms) = told(&load(&target, &sale, 2, 3_000.0).await, "a slow queue");
+    assert!(goodput >= 500.0, "{goodput} orders/s");
     assert!(refused_ms <= REFUSED_TIME_MAX_MS, "refusals took {refused_ms} ms");
     let after = memory_kb(pid);
     assert!(after - before <= GROWTH_MAX_KB, "memory grew from {before} to {after} kB");

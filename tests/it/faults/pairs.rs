@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Scene, Site, UNITS, lasts};
+use crate::servers::frames::Side;
 use crate::servers::proxy::Proxy;
+use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_is_emptied_while_rabbitmq_starts_again() {
@@ -31,6 +33,25 @@ async fn postgresql_is_killed_while_redis_is_emptied() {
     let _emptied: String = scene.site().redis_says(&["FLUSHALL"]);
     scene.servers().postgres.kill();
     scene.servers().postgres.start_again();
+    scene.all_is_well().await;
+}
+
+/// Orders that were admitted before reach RabbitMQ after the fence, and soon enough to be promised if it took them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_arrive_after_the_gate_is_emptied_and_the_queue_fenced() {
+    let scene = Scene::begin(UNITS).await;
+    let site = scene.site();
+    let epoch = || site.cluster.trio.psql(&format!("select epoch from sales where id = '{}'", scene.sale));
+    for _ in 0..3 {
+        scene.crowd.accepts(50).await;
+        let before = epoch();
+        site.apis.rabbit.stall(Side::Client);
+        lasts(Duration::from_millis(50)).await;
+        let _emptied: String = site.redis_says(&["FLUSHALL"]);
+        eventually("a loader raises the epoch", async || epoch() != before).await;
+        lasts(Duration::from_millis(100)).await;
+        site.apis.rabbit.heal();
+    }
     scene.all_is_well().await;
 }
 
