@@ -163,15 +163,15 @@ async fn random_kills_break_no_promise() {
         (toll, clock.monotonic())
     };
     let (history, (toll, healed)) = tokio::join!(visit.send(over.map(drop)), killing);
-    buyers.hurry();
-    let promised = buyers.gone().await;
-    let taken = account::hold(&targets[0], "drop", &promised).await;
-    assert_eq!(taken, kills * UNITS_PER_KILL);
     let mut history = history.unwrap();
     history.healed_us = Some(visit.moment_us(healed));
     let (mut check, facts) = visit.check(&history).await.unwrap();
     visit.twice(&history, &mut check, &facts).await.unwrap();
     assert_eq!((check.verdict, &check.violations), (Verdict::Exact, &Vec::new()));
+    buyers.hurry();
+    let promised = buyers.gone().await;
+    let taken = account::hold(&targets[0], "drop", &promised).await;
+    assert_eq!(taken, kills * UNITS_PER_KILL);
     println!("{kills} times, {:?} were killed; full service within {:?}", toll.killed, toll.longest);
     println!(
         "{taken} units of one sale sold exactly; {} answers of the crowd at another one checked",
