@@ -138,7 +138,7 @@ impl Run {
             distributed,
             faults_left: AtomicUsize::new(0),
             fault_percent: [0, 2, 5, 15][sim.below(4)],
-            only_late: sim.percent(25),
+            only_late: sim.percent(25) || bug.is_some_and(Bug::is_about_late_claims),
             queue_down_calls: AtomicUsize::new(0),
             worker_deaths: AtomicUsize::new(0),
             broker_life: AtomicU64::new(0),

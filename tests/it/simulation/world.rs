@@ -42,6 +42,13 @@ pub(crate) enum Bug {
     ConfirmUnguarded,
 }
 
+impl Bug {
+    /// Such a one is looked for where calls are late: elsewhere it would take a hundred thousand runs.
+    pub(crate) fn is_about_late_claims(self) -> bool {
+        matches!(self, Bug::ClosedEpochsSettled | Bug::LateSettledWhileReloading)
+    }
+}
+
 /// What all processes reach.
 pub(crate) struct World {
     pub(crate) sim: Arc<Sim>,
