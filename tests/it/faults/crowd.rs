@@ -21,6 +21,8 @@ const THINK: Duration = Duration::from_millis(30);
 const AGAIN: Duration = Duration::from_millis(20);
 /// After this time without an answer a customer hangs up and asks again.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// After this time a crowd that does not come to an end is stuck: a long sale on a busy machine takes its minutes.
+const FINISH_TIME_MAX: Duration = Duration::from_secs(300);
 /// Every so many customers ask once more after they were promised something.
 const REPEATS_EVERY: usize = 5;
 
@@ -115,7 +117,7 @@ impl Crowd {
     pub(crate) async fn finish(&self) -> HashMap<String, String> {
         self.hurry(true);
         let members = std::mem::take(&mut *self.members.lock().unwrap());
-        let done = timeout(Duration::from_secs(60), members.join_all()).await;
+        let done = timeout(FINISH_TIME_MAX, members.join_all()).await;
         let counts = (self.accepted(), self.not_now(), self.unanswered());
         assert!(done.is_ok(), "not everybody gets an answer: accepted, not now, without an answer: {counts:?}");
         let wrong = std::mem::take(&mut *self.wrong.lock().unwrap());
