@@ -15,8 +15,9 @@ use tokio::time::timeout;
 
 /// Customers that order at the same time.
 const CUSTOMERS: usize = 24;
-/// What a customer does between two orders, as long as nobody is in a hurry: a sale must not end before its fault has.
-const THINK: Duration = Duration::from_millis(30);
+/// What a customer does between two orders, as long as nobody is in a hurry. All of them buy 300 units a second at most,
+/// however fast the machine: a sale must not end before its fault has.
+const THINK: Duration = Duration::from_millis(80);
 /// Between "not now" and the next try.
 const AGAIN: Duration = Duration::from_millis(20);
 /// After this time without an answer a customer hangs up and asks again.

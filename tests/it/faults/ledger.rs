@@ -129,10 +129,10 @@ async fn the_way_to_postgresql_takes_fifty_milliseconds() {
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
-    fn mount(folder: &'a Path) -> Option<Self> {
+    fn mount(folder: &'a Path, bytes: u64) -> Option<Self> {
         fs::create_dir(folder).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(folder).stderr(Stdio::null());
+        mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(folder).stderr(Stdio::null());
         let mounted = mount.status().is_ok_and(|status| status.success());
         mounted.then(|| {
             own(folder);
@@ -153,7 +153,9 @@ async fn the_disk_of_the_ledger_is_full() {
     let scene = Scene::begin(UNITS).await;
     let trio = &scene.site().cluster.trio;
     let folder = trio.postgres.folder().join("small");
-    let disk = SmallDisk::mount(&folder);
+    // There is room for what earlier scenes left, and for a little more.
+    let there: u64 = trio.psql("select pg_table_size('orders')").parse().unwrap();
+    let disk = SmallDisk::mount(&folder, there + (8 << 20));
     if disk.is_some() {
         trio.psql(&format!("create tablespace small location '{}'", folder.display()));
         trio.psql("set lock_timeout = '5s'; alter table orders set tablespace small");
