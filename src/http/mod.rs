@@ -2,6 +2,7 @@
 //! a connection; the other files one subject each.
 
 mod auth;
+mod buyer;
 mod export;
 mod fields;
 mod health;
@@ -209,6 +210,7 @@ fn router(api: &Arc<Api>) -> Router<Arc<Api>> {
     let (routes, openapi) = routes(Some(api)).split_for_parts();
     routes
         .merge(docs(openapi))
+        .merge(buyer::routes())
         .route("/problems/{slug}", routing::get(pages::problem))
         .route("/", routing::get(async || Redirect::to("/docs/")))
 }

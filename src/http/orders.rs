@@ -100,7 +100,7 @@ pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Re
             response
         }
         Err(problem) => {
-            stall.decisions.count(if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid });
+            stall.decisions.count(outcome_of(&problem));
             problem.into_response()
         }
     }
@@ -112,13 +112,22 @@ async fn decide(api: &Arc<Api>, stall: &Stall, request: Request) -> Result<(Outc
     }
     let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
     let JsonBytes(body) = JsonBytes::read(request, api).await?;
+    let placement = ordered(api, stall, &key, &body).await?;
+    answer(api, stall, placement, patience).await
+}
+
+/// Places what this body wishes, under this key.
+pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &Key, body: &[u8]) -> Result<Placement, Problem> {
     let sale = &stall.sale;
-    let (customer, lines) = wish(sale, &body)?;
+    let (customer, lines) = wish(sale, body)?;
     let id = api.shop.mint.id("order", &sale.id, customer.as_str(), &key.0);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
     let shop = api.shop.clone();
-    let placement = api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await?;
-    answer(api, stall, placement, patience).await
+    api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await
+}
+
+fn outcome_of(problem: &Problem) -> Outcome {
+    if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid }
 }
 
 async fn answer(
@@ -283,6 +292,23 @@ impl Stall {
         Self { decisions: Decisions::of(&sale.id), sold_out, sale }
     }
 
+    /// Counts what a request came to that is answered by a page.
+    pub(super) fn count(&self, placed: &Result<Placement, Problem>) {
+        self.decisions.count(match placed {
+            Ok(Placement::Accepted(_)) => Outcome::Accepted,
+            Ok(Placement::Repeat(_)) => Outcome::Repeated,
+            Ok(Placement::KeyReused) => Outcome::KeyReused,
+            Ok(Placement::Refused(Refusal::SoldOut { .. })) => Outcome::SoldOut,
+            Ok(Placement::Refused(Refusal::LimitReached { .. })) => Outcome::Limit,
+            Ok(Placement::Refused(Refusal::NotOpen { .. })) => Outcome::NotOpen,
+            Ok(Placement::Refused(Refusal::Paused)) => Outcome::Paused,
+            Ok(Placement::Refused(Refusal::Ended)) => Outcome::Ended,
+            Ok(Placement::UnknownSale) => Outcome::Invalid,
+            Ok(Placement::Unavailable(_)) => Outcome::Unavailable,
+            Err(problem) => outcome_of(problem),
+        });
+    }
+
     fn sold_out(&self, sku: &Sku, may_return: bool) -> Response {
         match self.sale.items.iter().position(|item| item.sku == *sku) {
             Some(index) => {
@@ -295,7 +321,7 @@ impl Stall {
 }
 
 impl Api {
-    async fn stall(&self, sale: &str) -> Result<Arc<Stall>, Problem> {
+    pub(super) async fn stall(&self, sale: &str) -> Result<Arc<Stall>, Problem> {
         if let Some(stall) = self.stalls.0.read().expect("no holder panics").get(sale) {
             return Ok(stall.clone());
         }
@@ -375,8 +401,7 @@ pub(super) async fn cancel(
 
 async fn turn(api: &Arc<Api>, id: OrderId, turn: Turn, body: &[u8]) -> Result<Response, Problem> {
     fields::parse(body, |_| Some(()))?;
-    let shop = api.shop.clone();
-    let turned = api.detached(async move { checkout::turn(&shop, id, turn, TURN_TIME_MAX).await }).await?;
+    let turned = turned(api, id, turn).await?;
     let ok = |record: &OrderRecord| Ok(order(StatusCode::OK, record, Patience(None)));
     match (turned, turn) {
         (Turned::Done(record, _) | Turned::Already(record), _) => ok(&record),
@@ -390,6 +415,12 @@ async fn turn(api: &Arc<Api>, id: OrderId, turn: Turn, body: &[u8]) -> Result<Re
             None => Err(Problem::not_found("order")),
         },
     }
+}
+
+/// Confirms or cancels an order; one that is still on its way is waited for.
+pub(super) async fn turned(api: &Arc<Api>, id: OrderId, turn: Turn) -> Result<Turned, Problem> {
+    let shop = api.shop.clone();
+    api.detached(async move { checkout::turn(&shop, id, turn, TURN_TIME_MAX).await }).await
 }
 
 fn wrong_state(record: &OrderRecord, verb: &str) -> Problem {

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -74,13 +75,16 @@ impl Key {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut keys = headers.get_all("idempotency-key").iter();
         let (Some(key), None) = (keys.next(), keys.next()) else { return Err(Problem::key_missing()) };
+        key.to_str().map_or_else(|_| Err(Problem::key_missing()), Key::new)
+    }
+
+    /// The key, if it is one.
+    pub(super) fn new(key: &str) -> Result<Self, Problem> {
         let printable = |byte: &u8| (b' '..=b'~').contains(byte);
-        match key.to_str() {
-            Ok(key) if (1..=limits::TEXT_BYTES_MAX).contains(&key.len()) && key.as_bytes().iter().all(printable) => {
-                Ok(Key(key.to_owned()))
-            }
-            _ => Err(Problem::key_missing()),
+        if (1..=limits::TEXT_BYTES_MAX).contains(&key.len()) && key.as_bytes().iter().all(printable) {
+            return Ok(Key(key.to_owned()));
         }
+        Err(Problem::key_missing())
     }
 }
 
@@ -125,23 +129,9 @@ impl FromRequestParts<Arc<Api>> for Patience {
 impl JsonBytes {
     /// Reads the body within its limits of length and time.
     pub(super) async fn read(request: Request, api: &Api) -> Result<Self, Problem> {
-        let bytes_max = api.limits.body_bytes_max;
-        let headers = request.headers();
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > bytes_max) {
-            return Err(Problem::too_large(bytes_max));
-        }
-        let is_json = says_json(headers);
-        let body = Limited::new(request.into_body(), bytes_max).collect();
-        let Ok(read) = tokio::time::timeout(api.limits.body_time_max, body).await else {
-            return Err(Problem::timeout());
-        };
-        let bytes = match read {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(Problem::too_large(bytes_max)),
-            Err(error) => return Err(Problem::not_json(format!("the body broke off ({error})"))),
-        };
-        if !bytes.is_empty() && !is_json {
+        let (parts, rest) = request.into_parts();
+        let bytes = body(&parts.headers, rest, api).await?;
+        if !bytes.is_empty() && !says_json(&parts.headers) {
             return Err(Problem::media_type());
         }
         Ok(JsonBytes(bytes))
@@ -152,6 +142,24 @@ impl FromRequest<Arc<Api>> for JsonBytes {
     type Rejection = Problem;
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
         JsonBytes::read(request, api).await
+    }
+}
+
+/// The bytes of a body, within the limits of length and time.
+pub(super) async fn body(headers: &HeaderMap, body: Body, api: &Api) -> Result<Bytes, Problem> {
+    let bytes_max = api.limits.body_bytes_max;
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(Problem::too_large(bytes_max));
+    }
+    let body = Limited::new(body, bytes_max).collect();
+    let Ok(read) = tokio::time::timeout(api.limits.body_time_max, body).await else {
+        return Err(Problem::timeout());
+    };
+    match read {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(bytes_max)),
+        Err(error) => Err(Problem::not_json(format!("the body broke off ({error})"))),
     }
 }
 

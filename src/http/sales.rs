@@ -110,6 +110,7 @@ async fn create_and_load(shop: &Shop, sale: &Sale, stock: &[Units]) -> Result<Cr
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/open", tag = "operator", operation_id = "open_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -125,6 +126,7 @@ pub(super) async fn open(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) ->
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/pause", tag = "operator", operation_id = "pause_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -140,6 +142,7 @@ pub(super) async fn pause(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) -
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/resume", tag = "operator", operation_id = "resume_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -155,6 +158,7 @@ pub(super) async fn resume(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) 
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/close", tag = "operator", operation_id = "close_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown", body = super::ProblemBody,
@@ -166,6 +170,15 @@ pub(super) async fn close(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) -
     steer(api, sale, body, Verb::Close).await
 }
 
+/// Why a sale is steered. An empty body is as good.
+#[derive(ToSchema)]
+#[schema(as = Steering)]
+pub(super) struct Steering {
+    /// Stands in the server's log.
+    #[schema(min_length = 1, max_length = 200, example = "the lights went out")]
+    reason: Option<String>,
+}
+
 /// Steers the sale; when this answers, the gate obeys.
 async fn steer(
     State(api): State<Arc<Api>>,
@@ -173,7 +186,9 @@ async fn steer(
     JsonBytes(body): JsonBytes,
     verb: Verb,
 ) -> Result<Response, Problem> {
-    fields::parse(&body, |_| Some(()))?;
+    let Steering { reason } = fields::parse(&body, |steering| {
+        Some(Steering { reason: steering.optional("reason").and_then(|node| node.prose()) })
+    })?;
     let (shop, id) = (api.shop.clone(), sale.clone());
     let steered = api.detached(async move {
         let steered = shop.ledger.steer(&id, verb).await?;
@@ -184,6 +199,9 @@ async fn steer(
     });
     let steered = steered.await?;
     api.readings.forget(&sale);
+    if matches!(steered, Steered::Done(_)) {
+        tracing::info!(%sale, verb = verb.word(), reason = reason.as_deref().unwrap_or("none given"), "steered");
+    }
     match steered {
         Steered::Done(record) => shown(&api, &record).await,
         Steered::WrongState(record) => {

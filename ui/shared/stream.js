@@ -121,31 +121,8 @@ class Hub {
   }
 
   /** Reads one stream to its end, or until `each` says that it is enough. */
-  async read(each) {
-    const left = new AbortController();
-    const leave = () => left.abort();
-    this.signal.addEventListener('abort', leave, { once: true });
-    let silence = setTimeout(leave, SILENCE_MS);
-    try {
-      const headers = { accept: 'text/event-stream' };
-      if (this.token) headers.authorization = `Bearer ${this.token}`;
-      const address = `/v1/sales/${encodeURIComponent(this.sale)}/live`;
-      const response = await fetch(address, { headers, signal: left.signal, cache: 'no-store' });
-      if (!response.ok) throw Object.assign(new Error(`status ${response.status}`), { status: response.status });
-      const parser = new Parser(each);
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (;;) {
-        const { value, done } = await reader.read();
-        clearTimeout(silence);
-        if (done) return;
-        silence = setTimeout(leave, SILENCE_MS);
-        if (!parser.feed(value)) return;
-      }
-    } finally {
-      clearTimeout(silence);
-      this.signal.removeEventListener('abort', leave);
-      left.abort();
-    }
+  read(each) {
+    return readStream(this.sale, this.token, each, this.signal);
   }
 
   pass(kind, data) {
@@ -170,6 +147,42 @@ class Hub {
     if (word === this.word) return;
     this.word = word;
     this.on.state(word);
+  }
+}
+
+/** The sale as it is now: what a stream begins with. */
+export async function firstSnapshot(sale, token) {
+  let found = null;
+  await readStream(sale, token, (kind, data) => {
+    if (kind === 'snapshot') found = data;
+    return false;
+  }, AbortSignal.timeout(20_000));
+  if (!found) throw new Error('The server sent no snapshot.');
+  return found;
+}
+
+async function readStream(sale, token, each, signal) {
+  const left = new AbortController();
+  const leave = () => left.abort();
+  signal.addEventListener('abort', leave, { once: true });
+  let silence = setTimeout(leave, SILENCE_MS);
+  try {
+    const headers = { accept: 'text/event-stream' };
+    if (token) headers.authorization = `Bearer ${token}`;
+    const response = await fetch(`/v1/sales/${encodeURIComponent(sale)}/live`, { headers, signal: left.signal, cache: 'no-store' });
+    if (!response.ok) throw Object.assign(new Error(`The server answered ${response.status}.`), { status: response.status });
+    const parser = new Parser(each);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (;;) {
+      const { value, done } = await reader.read();
+      clearTimeout(silence);
+      if (done || !parser.feed(value)) return;
+      silence = setTimeout(leave, SILENCE_MS);
+    }
+  } finally {
+    clearTimeout(silence);
+    signal.removeEventListener('abort', leave);
+    left.abort();
   }
 }
 
