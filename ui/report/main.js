@@ -18,6 +18,8 @@ async function main() {
   const [snapshot, audit] = await Promise.all([firstSnapshot(sale, token()), ask('GET', `/v1/sales/${encodeURIComponent(sale)}/audit`)]);
   const data = { made_at: snapshot.server_time, by: 'the console', snapshot, audit };
   place.innerHTML = report(data);
+  // The verdict stays the first thing on the page.
+  place.querySelector('.verdict').after(document.getElementById('actions'));
   document.title = `${snapshot.name} · report`;
   button('save-html', async () => save(`${sale}.html`, 'text/html', await file(data)));
   button('save-json', () => save(`${sale}.json`, 'application/json', JSON.stringify(data, null, 1)));
@@ -30,7 +32,7 @@ async function file(data) {
   const values = {
     title: `${text(data.snapshot.name)} · report`,
     style: base + own,
-    body: place.innerHTML,
+    body: report(data),
     // Within a script element only this sequence could end it.
     data: JSON.stringify(data).replaceAll('<', '\\u003c'),
     script: '',
