@@ -40,6 +40,30 @@ fn chromium() -> PathBuf {
     found.expect("no Chromium: ./test installs it, or SLUICE_CHROMIUM names one")
 }
 
+/// What is vendored is what ui/vendor/update wrote, with a licence for each library.
+#[test]
+fn the_libraries_are_the_ones_that_were_fetched() {
+    let vendor = Path::new(env!("CARGO_MANIFEST_DIR")).join("ui/vendor");
+    let sums = std::fs::read_to_string(vendor.join("SHA256SUMS")).unwrap();
+    let mut listed: Vec<&str> = sums.lines().filter_map(|line| line.split_once("  ").map(|(_, name)| name)).collect();
+    let entries = std::fs::read_dir(&vendor).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut there: Vec<String> = entries.filter(|name| name != "SHA256SUMS" && name != "update").collect();
+    listed.sort_unstable();
+    there.sort_unstable();
+    assert_eq!(listed, there);
+    for library in ["preact", "htm", "preact-signals", "preact-signals-core", "uplot"] {
+        assert!(listed.contains(&format!("LICENSE-{library}").as_str()), "{library} has no licence");
+    }
+    let checked = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&vendor).output();
+    let checked = checked.expect("sha256sum runs");
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+#[test]
+fn the_pages_count_right() {
+    in_the_browser("modules.mjs");
+}
+
 #[test]
 fn the_console_shows_what_is() {
     in_the_browser("console.mjs");
