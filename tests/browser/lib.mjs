@@ -13,10 +13,12 @@ const AXE = fs.readFileSync(tools.resolve('axe-core/axe.min.js'), 'utf8');
 const STARTS_MS_MAX = 20_000;
 const children = new Set();
 
-// Whoever started this holds the other end of the standard input: if it dies, everything here ends as well.
-process.stdin.resume();
-process.stdin.unref?.();
-process.stdin.on('end', () => process.exit(1));
+// The Rust test that starts this holds the other end of the standard input: if it dies, everything here ends as well.
+if (process.env.SLUICE_TEST_LIVES) {
+  process.stdin.resume();
+  process.stdin.unref?.();
+  process.stdin.on('end', () => process.exit(1));
+}
 process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
 
 /** The program over a data folder of its own, on a free port; `stop` asks it to end, `again` starts it at the same address. */
