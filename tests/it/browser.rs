@@ -18,14 +18,18 @@ fn in_the_browser(file: &str) {
     node.env("SLUICE_BIN", env!("CARGO_BIN_EXE_sluice")).env("SLUICE_NODE_TOOLS", &tools);
     node.env("SLUICE_CHROMIUM", chromium()).env("SLUICE_TEST_LIVES", "1");
     // Held open as long as this process lives: if it dies, so do node, its browser and its servers.
-    let mut child = node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("node runs");
+    let mut child =
+        node.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("node runs");
     let alive = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(alive);
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}");
     let passed = told.lines().filter_map(|line| line.strip_prefix("# pass ").or(line.strip_prefix("ℹ pass "))).next();
-    assert!(passed.is_some_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 2)), "no test ran:\n{told}");
+    assert!(
+        passed.is_some_and(|count| count.trim().parse::<u32>().is_ok_and(|count| count > 2)),
+        "no test ran:\n{told}"
+    );
 }
 
 /// The one that `SLUICE_CHROMIUM` names, or the first of the usual names in the PATH.
@@ -36,7 +40,8 @@ fn chromium() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    let found = names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|at| at.is_file());
+    let found =
+        names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|at| at.is_file());
     found.expect("no Chromium: ./test installs it, or SLUICE_CHROMIUM names one")
 }
 
