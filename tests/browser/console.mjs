@@ -73,6 +73,21 @@ test('the token stands in no address', async () => {
   await context.close();
 });
 
+test('the console weighs at most 120 kB', async () => {
+  await program.openSale('light', 5);
+  const context = await strict(chrome, program);
+  const sizes = [];
+  context.on('requestfinished', (request) => {
+    if (!request.url().includes('/v1/')) sizes.push(request.sizes().then((size) => [request.url(), size.responseBodySize]));
+  });
+  await openConsole(context, program, 'light');
+  const found = await Promise.all(sizes);
+  const all = found.reduce((sum, [, bytes]) => sum + bytes, 0);
+  assert.ok(found.length > 15 && all > 20_000 && all <= 120_000, `${all} bytes: ${JSON.stringify(found)}`);
+  context.clean();
+  await context.close();
+});
+
 test('everybody can read it: light, dark, 360 px, forced colours', async () => {
   await program.openSale('looks', 60);
   await crowd('looks', 40);
