@@ -75,6 +75,11 @@ fn the_console_shows_what_is() {
 }
 
 #[test]
+fn a_demo_adds_up_under_chaos() {
+    in_the_browser("demo.mjs");
+}
+
+#[test]
 fn a_buyer_buys() {
     in_the_browser("buyer.mjs");
 }

@@ -58,7 +58,10 @@ function crosses(oversold, height) {
 export function curvePicture(state, start) {
   const box = { left: 56, top: 26, width: 744, height: 214 };
   const [from, to] = windowOf(state, start, false);
-  const points = state.points.map(([at, ...rest]) => [(at - start) / 1000, ...rest]).filter(([t]) => t >= from && t <= to * 1.001);
+  const all = state.points.map(([at, ...rest]) => [(at - start) / 1000, ...rest]);
+  const before = all.filter(([t]) => t < from).at(-1);
+  const points = all.filter(([t]) => t >= from && t <= to * 1.001);
+  if (before) points.unshift([from, ...before.slice(1)]);
   if (points.length < 2) return '<p class="soft">Too little happened for a curve.</p>';
   const stock = Math.max(1, ...points.map(([, a, f, h, s]) => a + (f ?? 0) + h + s));
   const most = nice(Math.max(10, ...points.map((point) => point[5])));
@@ -67,7 +70,8 @@ export function curvePicture(state, start) {
   const level = (point, n) => point.slice(1, n + 1).reduce((sum, value) => sum + (value ?? 0), 0);
   const area = (kind, n) => {
     let d = `M${x(points[0][0]).toFixed(1)} ${box.top + box.height}`;
-    for (const point of points) d += `L${x(point[0]).toFixed(1)} ${y(level(point, n), stock).toFixed(1)}`;
+    // A level stays as it is until the next move.
+    for (const point of points) d += `H${x(point[0]).toFixed(1)}V${y(level(point, n), stock).toFixed(1)}`;
     return `<path class="${kind}" d="${d}L${x(points.at(-1)[0]).toFixed(1)} ${box.top + box.height}z"/>`;
   };
   const line = points.map((point, i) => `${i ? 'L' : 'M'}${x(point[0]).toFixed(1)} ${y(point[5], most).toFixed(1)}`).join('');
