@@ -3,10 +3,12 @@
 
 mod auth;
 mod buyer;
+mod demo;
 mod export;
 mod fields;
 mod health;
 mod journal;
+mod live;
 mod metrics;
 mod orders;
 mod pages;
@@ -17,21 +19,24 @@ mod server;
 mod shapes;
 mod stall;
 mod stock;
+mod timeline;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use futures_util::FutureExt;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -40,9 +45,11 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use auth::Tokens;
+pub use pages::report_file;
 pub use server::{Limits, serve};
 
 use crate::clock::Clock;
+use crate::demo::Demo;
 use crate::model::{self, Effect, Error};
 use crate::shop::Shop;
 use metrics::OrderDurations;
@@ -72,12 +79,37 @@ pub struct Api {
     stalls: orders::Stalls,
     readings: sales::Readings,
     order_durations: OrderDurations,
+    /// When this API began, on the clock's monotonic time.
+    started: Duration,
+    feeds: live::Feeds,
+    /// What the event logs of live streams are told besides the journal.
+    notes: live::Notes,
+    watchers: Arc<Semaphore>,
+    /// What only a demonstration may do.
+    demo: Option<Arc<Demo>>,
 }
 
 impl Api {
     /// An API of this shop, whose layers are run by these servers.
     pub fn new(shop: Arc<Shop>, run_by: RunBy, tokens: Tokens, limits: Limits, loopback: bool) -> Arc<Self> {
+        Self::with_demo(shop, run_by, tokens, limits, loopback, None)
+    }
+
+    /// The same, for a demonstration: with a crowd and with chaos.
+    pub fn with_demo(
+        shop: Arc<Shop>,
+        run_by: RunBy,
+        tokens: Tokens,
+        limits: Limits,
+        loopback: bool,
+        demo: Option<Arc<Demo>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            started: shop.clock.monotonic(),
+            feeds: live::Feeds::default(),
+            notes: live::Notes::default(),
+            watchers: live::places(),
+            demo,
             shop,
             run_by,
             tokens,
@@ -188,10 +220,11 @@ impl Site {
         };
         let started = self.clock.monotonic();
         let sale = sale.to_owned();
-        let response = orders::place_in(api, &sale, request).await;
-        let time = self.clock.monotonic().saturating_sub(started);
-        api.order_durations.record(response.status(), time);
-        response
+        let answered = orders::place_in(api, &sale, request).await;
+        let now = self.clock.monotonic();
+        let time = now.saturating_sub(started);
+        api.order_durations.record(answered.response.status(), time);
+        answered.count(now, time)
     }
 }
 
@@ -210,9 +243,10 @@ fn router(api: &Arc<Api>) -> Router<Arc<Api>> {
     let (routes, openapi) = routes(Some(api)).split_for_parts();
     routes
         .merge(docs(openapi))
+        .merge(pages::routes())
         .merge(buyer::routes())
+        .merge(demo::routes(api))
         .route("/problems/{slug}", routing::get(pages::problem))
-        .route("/", routing::get(async || Redirect::to("/docs/")))
 }
 
 /// With an answer for everything else, and measured.
@@ -258,6 +292,8 @@ fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stock::adjust))
         .routes(routes!(stock::show))
         .routes(routes!(stock::audit))
+        .routes(routes!(live::watch))
+        .routes(routes!(timeline::show))
         .routes(routes!(journal::read))
         .routes(routes!(export::list));
     match api {

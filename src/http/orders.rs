@@ -15,12 +15,14 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields, Node};
+use super::live::Tally;
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
 use super::shapes::OrderJson;
 use super::{Api, json};
 use crate::checkout::{self, Placement};
+use crate::clock::Clock;
 use crate::gate::Refusal;
 use crate::ledger::{Turn, Turned};
 use crate::model::{
@@ -85,24 +87,41 @@ pub(super) struct NewLine<'a> {
     )
 )]
 pub(super) async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Response {
-    place_in(&api, sale.as_str(), request).await
+    let started = api.shop.clock.monotonic();
+    let answered = place_in(&api, sale.as_str(), request).await;
+    let now = api.shop.clock.monotonic();
+    answered.count(now, now.saturating_sub(started))
 }
 
 /// The way of most requests there are, which is why it has no layers around it.
-pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Response {
+pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Answered {
     let stall = match api.stall(sale).await {
         Ok(stall) => stall,
-        Err(problem) => return problem.into_response(),
+        Err(problem) => return Answered { response: problem.into_response(), by: None },
     };
-    match decide(api, &stall, request).await {
-        Ok((outcome, response)) => {
-            stall.decisions.count(outcome);
-            response
-        }
+    let (outcome, response) = match decide(api, &stall, request).await {
+        Ok(answer) => answer,
         Err(problem) => {
-            stall.decisions.count(outcome_of(&problem));
-            problem.into_response()
+            let outcome = outcome_of(&problem);
+            (outcome, problem.into_response())
         }
+    };
+    Answered { response, by: Some((stall, outcome)) }
+}
+
+/// An answer, and by which stall it is to be counted as what.
+pub(super) struct Answered {
+    pub(super) response: Response,
+    by: Option<(Arc<Stall>, Outcome)>,
+}
+
+impl Answered {
+    /// Counts the answer, which was ready at this moment and took so long, and hands it over.
+    pub(super) fn count(self, now: Duration, took: Duration) -> Response {
+        if let Some((stall, outcome)) = self.by {
+            stall.record(outcome, now, took);
+        }
+        self.response
     }
 }
 
@@ -274,6 +293,7 @@ fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Unit
 pub(super) struct Stall {
     sale: Arc<Sale>,
     decisions: Decisions,
+    tally: Arc<Tally>,
     sold_out: Vec<[(Problem, Bytes); 2]>,
 }
 
@@ -282,19 +302,25 @@ pub(super) struct Stall {
 pub(super) struct Stalls(RwLock<HashMap<SaleId, Arc<Stall>>>);
 
 impl Stall {
-    fn new(sale: Arc<Sale>) -> Self {
+    fn new(sale: Arc<Sale>, clock: &dyn Clock) -> Self {
         let ready = |problem: Problem| {
             let body = problem.body();
             (problem, body)
         };
         let both = |sku| [false, true].map(|may_return| ready(Problem::sold_out(sku, may_return)));
         let sold_out = sale.items.iter().map(|item| both(&item.sku)).collect();
-        Self { decisions: Decisions::of(&sale.id), sold_out, sale }
+        let tally = Arc::new(Tally::new(clock.monotonic(), clock.now()));
+        Self { decisions: Decisions::of(&sale.id), tally, sold_out, sale }
     }
 
-    /// Counts what a request came to that is answered by a page.
-    pub(super) fn count(&self, placed: &Result<Placement, Problem>) {
-        self.decisions.count(match placed {
+    fn record(&self, outcome: Outcome, now: Duration, took: Duration) {
+        self.decisions.count(outcome);
+        self.tally.record(outcome, now, took);
+    }
+
+    /// Counts what a request came to that is answered by a page; decided at this moment, after so long.
+    pub(super) fn count(&self, placed: &Result<Placement, Problem>, now: Duration, took: Duration) {
+        let outcome = match placed {
             Ok(Placement::Accepted(_)) => Outcome::Accepted,
             Ok(Placement::Repeat(_)) => Outcome::Repeated,
             Ok(Placement::KeyReused) => Outcome::KeyReused,
@@ -306,7 +332,8 @@ impl Stall {
             Ok(Placement::UnknownSale) => Outcome::Invalid,
             Ok(Placement::Unavailable(_)) => Outcome::Unavailable,
             Err(problem) => outcome_of(problem),
-        });
+        };
+        self.record(outcome, now, took);
     }
 
     fn sold_out(&self, sku: &Sku, may_return: bool) -> Response {
@@ -327,9 +354,14 @@ impl Api {
         }
         let unknown = || Problem::not_found("sale");
         let id = SaleId::new(sale).map_err(|_| unknown())?;
-        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?));
-        self.stalls.0.write().expect("no holder panics").insert(id, stall.clone());
-        Ok(stall)
+        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?, &*self.shop.clock));
+        // Two that come first at the same moment count in the same stall.
+        Ok(self.stalls.0.write().expect("no holder panics").entry(id).or_insert(stall).clone())
+    }
+
+    /// What this process answered to the orders of a sale; `None` if nobody ordered here.
+    pub(super) fn tally(&self, sale: &SaleId) -> Option<Arc<Tally>> {
+        self.stalls.0.read().expect("no holder panics").get(sale.as_str()).map(|stall| stall.tally.clone())
     }
 }
 
