@@ -190,3 +190,75 @@ impl Watcher {
         bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::Request;
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::clock::RealClock;
+    use crate::deployment::embedded;
+    use crate::http::{Limits, RunBy, Tokens};
+    use crate::model::{Item, Phase, Sale, Sku, Units, Window};
+
+    fn sale() -> Sale {
+        let item = Item { sku: Sku::new("x").unwrap(), name: "X".into(), price_cents: 1, currency: "EUR".into() };
+        Sale {
+            id: SaleId::new("s").unwrap(),
+            name: "S".into(),
+            window: Window { phase: Phase::Armed, opens_at: None, closes_at: None },
+            hold_seconds: 600,
+            per_customer_limit: None,
+            items: vec![item],
+        }
+    }
+
+    /// What a watcher hears of a feed that tells so many things before it reads on.
+    async fn heard(told: usize) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let deployment = embedded(folder.path(), Arc::new(RealClock::new())).await.unwrap();
+        let sale = sale();
+        deployment.shop.ledger.create(&sale, &[Units::new(1).unwrap()]).await.unwrap();
+        let run_by = RunBy { gate: "", queue: "", ledger: "" };
+        let tokens = Tokens::new(["t"].into_iter(), std::iter::empty());
+        let api = Api::new(deployment.shop.clone(), run_by, tokens, Limits::default(), true);
+        let site = crate::http::Site::whole(api.clone());
+        let request = Request::get("/v1/sales/s/live").header("authorization", "Bearer t").body(Body::empty()).unwrap();
+        let mut body = site.answer(request).await.into_body();
+        let mut next = async || {
+            let frame = body.frame().await?.unwrap().into_data().unwrap();
+            Some(String::from_utf8(frame.to_vec()).unwrap())
+        };
+        let mut heard = vec![next().await.unwrap(), next().await.unwrap()];
+        let feed = api.feeds.of(&sale);
+        for number in 0..told {
+            feed.tell(vec![Entry::note(api.shop.clock.now(), "demo", number.to_string())]);
+        }
+        let mut stop = Some(api);
+        while let Some(event) = next().await {
+            heard.push(event);
+            if heard.len() == told + 2
+                && let Some(api) = stop.take()
+            {
+                api.drain();
+            }
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_reads_in_time_hears_everything() {
+        let heard = heard(20).await;
+        assert!(heard[0] == "retry: 500\n\n" && heard[1].starts_with("event: snapshot\nid: 1\ndata: {"), "{heard:?}");
+        assert_eq!(heard.iter().filter(|event| event.starts_with("event: log\n")).count(), 20);
+        assert!(heard.last().unwrap().contains("shutting_down"), "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_is_told_goodbye() {
+        let heard = heard(100).await;
+        assert_eq!(heard.len(), 3, "{heard:?}");
+        assert_eq!(heard[2], "event: bye\ndata: {\"reason\":\"too_slow\"}\n\n");
+    }
+}

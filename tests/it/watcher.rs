@@ -8,7 +8,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 /// How long an event may take.
 const EVENT_TIME_MAX: Duration = Duration::from_secs(20);
@@ -30,17 +30,7 @@ pub(crate) struct Event {
 
 impl Watcher {
     pub(crate) async fn open(address: &str, sale: &str, token: &str) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap(), address, sale, token).await
-    }
-
-    /// One whose system keeps little of what it has not read.
-    pub(crate) async fn narrow(address: &str, sale: &str, token: &str) -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(32_768).unwrap();
-        Self::over(socket.connect(address.parse().unwrap()).await.unwrap(), address, sale, token).await
-    }
-
-    async fn over(stream: TcpStream, address: &str, sale: &str, token: &str) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         let request = Request::get(format!("/v1/sales/{sale}/live"))

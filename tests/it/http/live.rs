@@ -165,28 +165,6 @@ async fn a_hundred_watchers_see_the_same_and_hold_nobody_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watcher_who_does_not_read_is_told_goodbye_and_nobody_waits_for_it() {
-    let server = Server::start().await;
-    let name = "a long name ".repeat(16);
-    let items: Vec<Value> =
-        (0..64).map(|n| json!({"sku": format!("sku-{n}"), "name": name, "stock": 1_000_000})).collect();
-    let sale = json!({"id": "s", "name": "s", "opens_at": "2020-01-01T00:00:00Z", "items": items});
-    assert_eq!(server.admin("POST", "/v1/sales", Some(sale)).await.status, 201);
-    let mut slow = Watcher::narrow(&server.address.to_string(), "s", ADMIN).await;
-    let mut quick = watch(&server, "s").await;
-    for number in 0..60 {
-        let body = json!({"customer": format!("c-{number}"), "lines": [{"sku": "sku-0", "quantity": 1}]});
-        let placed = server.ask("POST", "/v1/sales/s/orders", &[("idempotency-key", "k")], Some(body)).await;
-        assert_eq!(placed.status, 202, "{}", placed.text);
-        // Whoever reads sees the order while the other one does not.
-        quick.until(|event| is_tick(event, |tick| tick["funnel"]["held"] == number + 1)).await;
-    }
-    let bye = slow.until(|event| event.name == "bye").await;
-    assert_eq!(bye.data, json!({"reason": "too_slow"}));
-    assert_eq!(slow.next().await, None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn the_stream_is_the_operators() {
     let server = Server::start().await;
     server.open_sale("s", 1, json!({})).await;
