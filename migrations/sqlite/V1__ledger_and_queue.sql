@@ -61,15 +61,6 @@ create table orders (
 
 create index orders_due on orders (expires_at) where state = 'held';
 
-create table order_lines (
-    sale text not null,
-    settled_seq integer not null,
-    position integer not null,
-    sku text not null,
-    quantity integer not null check (quantity > 0),
-    primary key (sale, settled_seq, position)
-) strict, without rowid;
-
 -- units held and sold per customer, in sales with a limit
 create table customers (
     sale text not null references sales (id),
@@ -106,6 +97,11 @@ create table moves (
     hash blob not null,
     primary key (sale, seq, line)
 ) strict, without rowid;
+
+-- What each order asks for: the lines of its first move.
+create view order_lines as
+    select o.sale, o.settled_seq, o.id, m.line as position, m.sku, m.units as quantity
+    from orders o join moves m on m.sale = o.sale and m.seq = o.settled_seq;
 
 -- which claims could not be kept: with an honest gate there are none
 create index moves_refused on moves (claim) where kind = 'refuse';
