@@ -327,9 +327,7 @@ fn save_items(desks: &[Desk]) -> Write<'_> {
 
 fn save_orders(desks: &[Desk]) -> Option<Write<'_>> {
     let orders = || desks.iter().flat_map(|desk| &desk.orders);
-    if orders().next().is_none() {
-        return None;
-    }
+    orders().next()?;
     let sql = "/* insert orders */ insert into orders (sale, settled_seq, id, customer, state, reason, accepted_at, \
                settled_at, expires_at, seq) \
                select sale, seq, id, customer, state, reason, accepted_at, settled_at, expires_at, seq \
