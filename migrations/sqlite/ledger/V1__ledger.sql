@@ -105,26 +105,3 @@ create view order_lines as
 
 -- which claims could not be kept: with an honest gate there are none
 create index moves_refused on moves (claim) where kind = 'refuse';
-
--- The queue. A message carries many claims.
-
-create table messages (
-    position integer primary key autoincrement,
-    body text not null,
-    claims integer not null,
-    pushed_at integer not null
-) strict;
-
-create table parked (
-    position integer primary key,
-    body text not null,
-    why text not null,
-    parked_at integer not null
-) strict;
-
--- the fence: under which epochs claims may be pushed
-create table bindings (
-    sale text not null,
-    epoch integer not null,
-    primary key (sale, epoch)
-) strict, without rowid;
