@@ -86,9 +86,9 @@ async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Reque
     let quantity = filled.quantity.trim().parse::<u32>().unwrap_or(0);
     let lines = json!([{"sku": filled.sku, "quantity": quantity}]);
     let body = json!({"customer": filled.customer.trim(), "lines": lines}).to_string();
-    let placed = match Key::new(&filled.key) {
-        Ok(key) => orders::ordered(&api, &stall, &key, body.as_bytes()).await,
-        Err(problem) => Err(problem),
+    let placed = match Key::read(filled.key.as_bytes()) {
+        Some(key) => orders::ordered(&api, &stall, key, body.as_bytes()).await,
+        None => Err(Problem::key_missing()),
     };
     let now = api.shop.clock.monotonic();
     stall.count(&placed, now, now.saturating_sub(started));

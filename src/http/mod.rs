@@ -8,6 +8,7 @@ mod export;
 mod fields;
 mod health;
 mod journal;
+mod lane;
 mod live;
 mod metrics;
 mod orders;
@@ -30,7 +31,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
@@ -52,7 +53,9 @@ use crate::clock::Clock;
 use crate::demo::Demo;
 use crate::model::{self, Effect, Error};
 use crate::shop::Shop;
+use lane::Answer;
 use metrics::OrderDurations;
+use orders::{Asked, Placed};
 use problems::{Problem, ProblemBody};
 
 /// What runs each layer, in a word that everybody may read: no address.
@@ -214,17 +217,31 @@ impl Site {
 
     /// The crowd's orders go first and straight; everything else through the router.
     async fn route(&self, request: Request) -> Response {
-        let Some((api, sale)) = self.crowd.as_ref().zip(crowd(&request)) else {
+        let sale = crowd(request.method().as_str(), request.uri().path());
+        let Some((api, sale)) = self.crowd.as_ref().zip(sale) else {
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response;
         };
         let started = self.clock.monotonic();
         let sale = sale.to_owned();
-        let answered = orders::place_in(api, &sale, request).await;
+        let placed = orders::place_in(api, &sale, request).await;
+        self.measured(api, placed, started).response()
+    }
+
+    /// Answers an order that the lane has read.
+    async fn order(&self, api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
+        let started = self.clock.monotonic();
+        let placed = AssertUnwindSafe(orders::place_asked(api, sale, asked)).catch_unwind().await;
+        let placed = placed.unwrap_or_else(|_| Problem::internal().into());
+        self.measured(api, placed, started)
+    }
+
+    /// The answer, counted with the time that it took.
+    fn measured(&self, api: &Api, placed: Placed, started: Duration) -> Answer {
         let now = self.clock.monotonic();
         let time = now.saturating_sub(started);
-        api.order_durations.record(answered.response.status(), time);
-        answered.count(now, time)
+        api.order_durations.record(placed.answer.status(), time);
+        placed.count(now, time)
     }
 }
 
@@ -233,10 +250,9 @@ async fn whatever_happens(answer: impl Future<Output = Response>) -> Response {
 }
 
 /// The sale's id, if this is an order.
-fn crowd(request: &Request) -> Option<&str> {
-    let path = request.uri().path().strip_prefix("/v1/sales/")?;
-    let sale = path.strip_suffix("/orders").filter(|sale| !sale.contains(['/', '%']))?;
-    (request.method() == Method::POST).then_some(sale)
+fn crowd<'a>(method: &str, path: &'a str) -> Option<&'a str> {
+    let sale = path.strip_prefix("/v1/sales/")?.strip_suffix("/orders")?;
+    (method == "POST" && !sale.contains(['/', '%', '?'])).then_some(sale)
 }
 
 fn router(api: &Arc<Api>) -> Router<Arc<Api>> {

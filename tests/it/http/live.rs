@@ -18,7 +18,7 @@ async fn watch(server: &Server, sale: &str) -> Watcher {
 
 /// Changes the tables behind the ledger's back.
 fn doctor(server: &Server, sql: &str) {
-    let connection = rusqlite::Connection::open(server.data().join("sluice.db")).unwrap();
+    let connection = rusqlite::Connection::open(server.data().join("ledger.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
     assert!(connection.execute(sql, []).unwrap() > 0, "{sql}");
 }
@@ -111,7 +111,7 @@ async fn the_stream_the_api_the_metrics_and_the_tables_say_the_same_while_a_crow
         assert!(metrics.contains(&line), "{line} is not in {metrics}");
         assert_eq!(tick["items"][0][name], value);
     }
-    let connection = rusqlite::Connection::open(server.data().join("sluice.db")).unwrap();
+    let connection = rusqlite::Connection::open(server.data().join("ledger.db")).unwrap();
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, u64>(0)).unwrap();
     assert_eq!(tick["funnel"]["settled"], count("select count(*) from orders"));
     assert_eq!(tick["funnel"]["held"], count("select count(*) from orders where state = 'held'"));
