@@ -2,6 +2,7 @@
 
 mod alarms;
 mod architecture;
+mod browser;
 mod buyers;
 mod cluster;
 mod contracts;

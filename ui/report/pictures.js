@@ -12,7 +12,7 @@ const CLASSES = { sold: 'sold', held: 'held', in_flight: 'flight', available: 'a
 /** Patterns that the pictures share; stands once in a page. */
 export const patterns = () => `
   <svg width="0" height="0" class="patterns" aria-hidden="true"><defs>
-    <pattern id="stripes" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="5" class="ground"/><rect width="2.6" height="5" class="held"/></pattern>
+    <pattern id="stripes" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="5" height="5" class="ground"/><rect width="5" height="5" class="tint"/><rect width="2.6" height="5" class="held"/></pattern>
   </defs></svg>`;
 
 /** Where the units were in the end. Cells of one place are one path, so the picture is small. */
@@ -58,16 +58,20 @@ function crosses(oversold, height) {
 export function curvePicture(state, start) {
   const box = { left: 56, top: 26, width: 744, height: 214 };
   const [from, to] = windowOf(state, start, false);
-  const points = state.points.map(([at, ...rest]) => [(at - start) / 1000, ...rest]).filter(([t]) => t >= from && t <= to * 1.001);
+  const all = state.points.map(([at, ...rest]) => [(at - start) / 1000, ...rest]);
+  const before = all.filter(([t]) => t < from).at(-1);
+  const points = all.filter(([t]) => t >= from && t <= to * 1.001);
+  if (before) points.unshift([from, ...before.slice(1)]);
   if (points.length < 2) return '<p class="soft">Too little happened for a curve.</p>';
   const stock = Math.max(1, ...points.map(([, a, f, h, s]) => a + (f ?? 0) + h + s));
-  const most = Math.max(10, ...points.map((point) => point[5]));
+  const most = nice(Math.max(10, ...points.map((point) => point[5])));
   const x = (t) => box.left + ((t - from) / (to - from)) * box.width;
   const y = (n, max) => box.top + box.height - (n / max) * box.height;
   const level = (point, n) => point.slice(1, n + 1).reduce((sum, value) => sum + (value ?? 0), 0);
   const area = (kind, n) => {
     let d = `M${x(points[0][0]).toFixed(1)} ${box.top + box.height}`;
-    for (const point of points) d += `L${x(point[0]).toFixed(1)} ${y(level(point, n), stock).toFixed(1)}`;
+    // A level stays as it is until the next move.
+    for (const point of points) d += `H${x(point[0]).toFixed(1)}V${y(level(point, n), stock).toFixed(1)}`;
     return `<path class="${kind}" d="${d}L${x(points.at(-1)[0]).toFixed(1)} ${box.top + box.height}z"/>`;
   };
   const line = points.map((point, i) => `${i ? 'L' : 'M'}${x(point[0]).toFixed(1)} ${y(point[5], most).toFixed(1)}`).join('');
@@ -75,6 +79,12 @@ export function curvePicture(state, start) {
     ${axes(box, stock, most, from, to, x)}${area('sold', 4)}${area('held', 3)}${area('flight', 2)}${area('available', 1)}
     <path class="refusals" d="${line}"/>${badges(withBadges(state.marks, start), box, x)}
   </svg></figure>`;
+}
+
+/** The next number whose quarters are round. */
+function nice(n) {
+  const power = 10 ** Math.floor(Math.log10(n));
+  return power * [1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10].find((step) => step * power >= n);
 }
 
 function axes(box, stock, most, from, to, x) {

@@ -35,7 +35,7 @@ function begun(before, snapshot) {
   const goesOn = same && !restarted(before.now, now);
   const state = {
     now: { ...now, marks },
-    points: points ?? pointsOf(curve, stockThen(now, marks)),
+    points: points ?? withQuiet(pointsOf(curve, stockThen(now, marks)), marks ?? []),
     marks: marks ?? [],
     log: entries.slice(0, LOG_ENTRIES_MAX),
     recent: goesOn ? before.recent : [],
@@ -108,8 +108,25 @@ function pointsOf(curve, stock) {
   const flight = (i) => curve.in_flight?.[i] ?? Math.max(0, stock - curve.available[i] - curve.held[i] - curve.sold[i] || 0);
   return curve.available.map((available, i) => [
     from + (i + 1) * curve.bin_ms, available, flight(i), curve.held[i], curve.sold[i],
-    ((curve.refused?.[i] ?? 0) * 1000) / curve.bin_ms,
+    refusals(curve, i),
   ]);
+}
+
+/** A curve begins with the first move; before it, nothing was taken. */
+function withQuiet(points, marks) {
+  const at = (what) => Date.parse(marks.find((mark) => mark.what === what)?.at);
+  const [first] = points;
+  if (!first || first[0] > (at('first_unit') || Infinity) + 2000) return points;
+  const stock = first[1] + first[2] + first[3] + first[4];
+  const opened = Math.min(at('opened') || first[0], first[0]);
+  return [[opened - 10_000, stock, 0, 0, 0, 0], [Math.min(at('first_unit') || first[0], first[0]) - 1, stock, 0, 0, 0, 0], ...points];
+}
+
+/** Refusals per second: over the last 200 ms, because single ones in bins of 10 ms would be all spikes. */
+function refusals({ bin_ms: bin, refused = [] }, i) {
+  const bins = Math.min(i + 1, Math.max(1, Math.round(200 / bin)));
+  const sum = refused.slice(i + 1 - bins, i + 1).reduce((total, n) => total + n, 0);
+  return (sum * 1000) / (bins * bin);
 }
 
 function extended(points, point) {

@@ -19,9 +19,15 @@ export function windowOf(state, start, whole) {
   const latest = (Math.max(points.at(-1)?.[0] ?? start, Date.parse(now.server_time)) - start) / 1000;
   const first = ((points[0]?.[0] ?? start) - start) / 1000;
   if (latest <= 0) return [-BEFORE_MS / 1000, Math.max(1, -latest * 0.1)];
-  const last = Math.max(...marks.filter((mark) => mark.what === 'sold_out').map((mark) => (Date.parse(mark.at) - start) / 1000));
-  const rush = Number.isFinite(last) && last > 0 ? Math.min(latest, last * 1.6 + 0.2) : latest;
-  const to = whole ? latest : rush;
+  const seconds = (what) => marks.filter((mark) => mark.what === what).map((mark) => (Date.parse(mark.at) - start) / 1000);
+  const [begun, last] = [Math.min(...seconds('first_unit')), Math.min(...seconds('sold_out'))];
+  if (!whole && Number.isFinite(begun) && Number.isFinite(last)) {
+    // The rush, from its first unit to its last and a while longer; of the time that nobody came only a little.
+    const long = Math.max(0.05, last - begun);
+    const from = begun > long ? begun - 0.3 * long : -Math.min(BEFORE_MS / 1000, 0.12 * last, Math.max(0, -first));
+    return [from, Math.max(last, Math.min(latest, last + 0.7 * long + 0.1))];
+  }
+  const to = latest;
   const before = Math.min(BEFORE_MS / 1000, to * 0.08, Math.max(0, -first));
   return [-before, Math.max(to, 0.05)];
 }

@@ -51,7 +51,7 @@ export function layout(n, width, height) {
     if (cell_w < 1 || cell_h < 1) continue;
     const square = Math.abs(Math.log(cell_w / cell_h));
     const filled = ((cell_w + gap) * columns * (cell_h + gap) * rows) / (width * height);
-    const score = square * 1.2 + (1 - filled) * 1.5 + ((columns * rows - n) / n) * 2;
+    const score = square * 1.2 + (1 - filled) * 3 + ((columns * rows - n) / n) * 2;
     if (!best || score < best.score) best = { score, columns, rows, cell_w, cell_h, gap };
   }
   best ??= { columns: Math.ceil(ideal), rows: Math.ceil(n / Math.ceil(ideal)), cell_w: 1, cell_h: 1, gap: 0 };

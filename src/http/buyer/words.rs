@@ -161,10 +161,10 @@ impl<'a> Seat<'a> {
             (0, held) => {
                 // No hold that exists now lasts longer than one that begins now.
                 let by = clock_html(now.after(Duration::from_secs(sale.hold_seconds.into())));
-                let them = if held == 1 { "1 could come back".to_owned() } else { format!("{held} could come back") };
-                ("held", format!("All units are in other people's checkouts; {them} by {by}."))
+                let held = grouped(held);
+                ("held", format!("All units are in other people's checkouts; {held} could come back by {by}."))
             }
-            (left, _) => ("", format!("{left} of {} left", places.stock.get())),
+            (left, _) => ("", format!("{} of {} left", grouped(left), grouped(places.stock.get()))),
         };
         fill(
             ITEM,
@@ -238,6 +238,14 @@ fn price(item: &Item) -> String {
     format!("{}.{:02} {}", item.price_cents / 100, item.price_cents % 100, text(&item.currency))
 }
 
+/// 12345 as 12,345.
+fn grouped(count: u32) -> String {
+    let digits = count.to_string();
+    let first = digits.len() % 3;
+    let comma = |at: usize| if at > 0 && at % 3 == first { "," } else { "" };
+    digits.char_indices().fold(String::new(), |text, (at, digit)| text + comma(at) + digit.encode_utf8(&mut [0; 4]))
+}
+
 /// A time of day; the script turns it into the reader's own.
 fn clock_html(time: Time) -> String {
     let whole = time.to_string();
@@ -284,6 +292,11 @@ fn text(plain: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!([7, 999, 1_000, 12_345, 1_234_567].map(grouped), ["7", "999", "1,000", "12,345", "1,234,567"]);
+    }
 
     #[test]
     fn what_comes_from_outside_is_escaped() {
