@@ -123,6 +123,16 @@ impl Feed {
         self.send(&mut state, bytes, false);
     }
 
+    /// Sends the latest tick once more, changed like this; nothing before the first one.
+    pub(super) fn tick_again(&self, change: impl FnOnce(&mut Tick)) {
+        let mut state = self.state();
+        let Some(mut tick) = state.tick.take() else { return };
+        change(&mut tick);
+        let bytes = event("tick", Some(tick.watermark), &tick);
+        state.tick = Some(tick);
+        self.send(&mut state, bytes, false);
+    }
+
     /// What a watcher gets first, and the number of the last event that is part of it; `None` before the first tick.
     pub(super) fn snapshot(&self, tally: Option<&Tally>) -> Option<(u64, Bytes)> {
         let mut state = self.state();

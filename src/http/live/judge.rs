@@ -62,9 +62,10 @@ impl Judge {
     }
 
     /// The verdict on rows that cannot even be read.
-    pub(super) fn unreadable(&mut self, what: String) {
+    pub(super) fn unreadable(&mut self, what: String) -> VerdictJson {
         self.found.conservation_errors = self.found.conservation_errors.max(1);
         self.found.first_offence.get_or_insert(Offence { seq: None, order: None, what });
+        self.found.clone()
     }
 }
 

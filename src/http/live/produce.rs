@@ -55,6 +55,7 @@ struct Producer {
     judge: Judge,
     holds: Holds,
     said: Said,
+    depth: Depth,
     /// What the last tick said, and when it was sent.
     last: Option<(Changing, Duration)>,
 }
@@ -93,7 +94,7 @@ struct Holds {
 impl Producer {
     fn new(api: Arc<Api>, sale: Arc<Sale>, feed: Arc<Feed>) -> Self {
         let (judge, holds, said) = (Judge::default(), Holds::default(), Said::default());
-        Self { api, sale, feed, judge, holds, said, last: None }
+        Self { api, sale, feed, judge, holds, said, depth: Depth::default(), last: None }
     }
 
     /// Makes a tick, and sends it if it says anything new; false if there is no such sale any more.
@@ -105,7 +106,9 @@ impl Producer {
             // The gate is a little behind what was told before: the next cut is not.
             return Ok(true);
         }
-        let depth = shop.queue.depth().await?;
+        // A queue that does not answer is no reason to show nothing of the rest.
+        let depth = shop.queue.depth().await.unwrap_or(self.depth);
+        self.depth = depth;
         self.read_holds(&record).await?;
         self.said.failing = false;
         self.tell(&record, &stock);
@@ -225,7 +228,11 @@ impl Producer {
     /// A tick that cannot be made is said once; the age of the last one says the rest.
     fn complain(&mut self, error: &Error) {
         if let Error::Damaged(what, why) = error {
-            self.judge.unreadable(format!("{what}: {why}"));
+            let verdict = self.judge.unreadable(format!("{what}: {why}"));
+            let now = self.api.shop.clock.now();
+            self.feed.tick_again(|tick| {
+                (tick.server_time, tick.conserved, tick.verdict) = (now, false, verdict);
+            });
         }
         if !std::mem::replace(&mut self.said.failing, true) {
             tracing::warn!(%error, sale = %self.sale.id, "no tick for those who watch");

@@ -129,6 +129,8 @@ async fn the_verdict_turns_red_when_the_ledger_is_doctored() {
         ("update items set available = available - 1, sold = sold + 1", "conservation_errors"),
         ("update items set stock = stock + 1, available = available + 1", "undersold"),
         ("update orders set state = 'sold'", "conservation_errors"),
+        ("update moves set hash = zeroblob(32) where seq = 1", "conservation_errors"),
+        ("update items set sku = 'other sku'", "conservation_errors"),
     ] {
         let server = Server::start().await;
         server.open_sale("s", 10, json!({})).await;
