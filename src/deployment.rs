@@ -20,11 +20,12 @@ use crate::postgres::{Database, DatabaseClock};
 use crate::queue::{RabbitQueue, SqliteQueue};
 use crate::remote::{Backoff, Unusable};
 use crate::shop::Shop;
-use crate::sqlite::{Access, Store};
+use crate::sqlite::{Access, Store, Tables};
 use crate::{reconcile, settlement};
 
-/// The database within the data folder.
-const DATABASE: &str = "sluice.db";
+/// The databases within the data folder: one each, so that a push does not wait for a settlement's commit.
+const LEDGER: &str = "ledger.db";
+const QUEUE: &str = "queue.db";
 /// Held while a process serves from the data folder.
 const LOCK: &str = "lock";
 /// How often a process says again that it waits for a server.
@@ -183,15 +184,14 @@ pub async fn inspect(data: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Deplo
 }
 
 async fn build(data: &Path, access: Access, clock: Arc<dyn Clock>, lock: Option<File>) -> anyhow::Result<Deployment> {
-    let path = data.join(DATABASE);
-    let store = Store::open(&path, access)?;
-    let ledger = Arc::new(SqliteLedger::new(store.clone(), clock.clone()));
+    let (ledger_path, queue_path) = (data.join(LEDGER), data.join(QUEUE));
+    let ledger = Arc::new(SqliteLedger::new(Store::open(&ledger_path, Tables::Ledger, access)?, clock.clone()));
     let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
-    let queue = Arc::new(SqliteQueue::new(store, clock.clone()));
+    let queue = Arc::new(SqliteQueue::new(Store::open(&queue_path, Tables::Queue, access)?, clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
-    let layer = |name, run_by| Layer { name, run_by, place: path.display().to_string() };
+    let layer = |name, path: &Path| Layer { name, run_by: "SQLite", place: path.display().to_string() };
     let gate_layer = Layer { name: "gate", run_by: "this process", place: "memory".to_owned() };
-    let layers = [gate_layer, layer("queue", "SQLite"), layer("ledger", "SQLite")];
+    let layers = [gate_layer, layer("queue", &queue_path), layer("ledger", &ledger_path)];
     Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, alone: lock, time: None })
 }
 

@@ -37,8 +37,6 @@ const MARKER_AGAIN: Duration = Duration::from_secs(1);
 const MARKER_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long somebody may wait for a gate to be loaded.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// The first life of a gate.
-const FIRST_EPOCH: Epoch = Epoch(1);
 /// How long a claim may be pending in a busy sale before it is swept up.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// Sales reloaded at the same time.
@@ -323,7 +321,7 @@ async fn load(shop: &Shop, sale: &SaleId, epoch: Epoch, deadline: Duration) -> R
     shop.queue.fence(sale, epoch).await?;
     fault::at(Moment::Fenced);
     // 3. A push that passed the fence just before is too late now to be promised. Before the first epoch there was none.
-    if let Some(timeout) = shop.queue.push_timeout().filter(|_| epoch > FIRST_EPOCH) {
+    if let Some(timeout) = shop.queue.push_timeout().filter(|_| epoch > Epoch::FIRST) {
         shop.clock.sleep(timeout).await;
     }
     fault::at(Moment::Waited);

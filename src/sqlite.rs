@@ -1,5 +1,5 @@
-//! One SQLite file: one writer that commits in batches, and readers beside it. The embedded ledger and the embedded
-//! queue share it.
+//! A SQLite file: one writer that commits in batches, and readers beside it. The embedded ledger and the embedded queue
+//! have one each.
 //!
 //! Whatever waits for the writer is committed together, with one fsync (WAL, `synchronous = full`); an answer is given
 //! only after the commit. Each job has a savepoint of its own, so that one that fails takes nothing with it.
@@ -14,8 +14,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::model::{Effect, Error, Result};
 
-mod embedded {
-    refinery::embed_migrations!("migrations/sqlite");
+mod ledger {
+    refinery::embed_migrations!("migrations/sqlite/ledger");
+}
+
+mod queue {
+    refinery::embed_migrations!("migrations/sqlite/queue");
 }
 
 /// Jobs committed together.
@@ -45,6 +49,15 @@ struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     slots: Semaphore,
+}
+
+/// Which tables a database has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// The ledger's.
+    Ledger,
+    /// The queue's.
+    Queue,
 }
 
 /// How a database is opened.
@@ -108,17 +121,17 @@ pub enum OpenError {
 
 impl Store {
     /// Opens the database and brings it to the current schema.
-    pub fn open(path: &Path, access: Access) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, tables: Tables, access: Access) -> Result<Self, OpenError> {
         if access == Access::Read && !path.exists() {
             return Err(OpenError::Missing(path.to_owned()));
         }
         let mut connection = Connection::open(path).map_err(|error| refusal(path, &error))?;
         set_up(&connection).map_err(|error| refusal(path, &error))?;
         check(&connection, path)?;
-        migrate(&mut connection, path, access)?;
+        migrate(&mut connection, path, tables, access)?;
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         thread::Builder::new()
-            .name("sqlite-writer".into())
+            .name(format!("{tables:?} writer").to_lowercase())
             .spawn(move || write(&connection, waiting))
             .map_err(|error| OpenError::Refused { path: path.to_owned(), why: error.to_string() })?;
         let readers = Readers { path: path.to_owned(), idle: Mutex::default(), slots: Semaphore::new(READERS_MAX) };
@@ -296,9 +309,12 @@ fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     if found == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: path.to_owned(), why: found }) }
 }
 
-fn migrate(connection: &mut Connection, path: &Path, access: Access) -> Result<(), OpenError> {
+fn migrate(connection: &mut Connection, path: &Path, tables: Tables, access: Access) -> Result<(), OpenError> {
     let path = path.to_owned();
-    let runner = embedded::migrations::runner();
+    let runner = match tables {
+        Tables::Ledger => ledger::migrations::runner(),
+        Tables::Queue => queue::migrations::runner(),
+    };
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0);
     let found: u32 = connection
         .query_row("select coalesce(max(version), 0) from refinery_schema_history", [], |row| row.get(0))

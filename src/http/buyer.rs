@@ -82,14 +82,16 @@ async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Reque
         return Err(Problem::stopping());
     }
     let stall = api.stall(sale.as_str()).await?;
+    let started = api.shop.clock.monotonic();
     let quantity = filled.quantity.trim().parse::<u32>().unwrap_or(0);
     let lines = json!([{"sku": filled.sku, "quantity": quantity}]);
     let body = json!({"customer": filled.customer.trim(), "lines": lines}).to_string();
-    let placed = match Key::new(&filled.key) {
-        Ok(key) => orders::ordered(&api, &stall, &key, body.as_bytes()).await,
-        Err(problem) => Err(problem),
+    let placed = match Key::read(filled.key.as_bytes()) {
+        Some(key) => orders::ordered(&api, &stall, key, body.as_bytes()).await,
+        None => Err(Problem::key_missing()),
     };
-    stall.count(&placed);
+    let now = api.shop.clock.monotonic();
+    stall.count(&placed, now, now.saturating_sub(started));
     let (status, notice) = match placed {
         Ok(Placement::Accepted(record) | Placement::Repeat(record)) => {
             let id = record.order.id;

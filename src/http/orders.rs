@@ -9,18 +9,20 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields, Node};
+use super::live::Tally;
+use super::lane::{Answer, Ready};
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
 use super::shapes::OrderJson;
 use super::{Api, json};
 use crate::checkout::{self, Placement};
+use crate::clock::Clock;
 use crate::gate::Refusal;
 use crate::ledger::{Turn, Turned};
 use crate::model::{
@@ -85,42 +87,94 @@ pub(super) struct NewLine<'a> {
     )
 )]
 pub(super) async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Response {
-    place_in(&api, sale.as_str(), request).await
+    let started = api.shop.clock.monotonic();
+    let answered = place_in(&api, sale.as_str(), request).await;
+    let now = api.shop.clock.monotonic();
+    answered.count(now, now.saturating_sub(started)).response()
+}
+
+/// The same for whoever has read no more than the head.
+pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Placed {
+    let read = async {
+        let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
+        Ok((key, patience, JsonBytes::read(request, api).await?))
+    };
+    match api.stall(sale).await {
+        Err(problem) => problem.into(),
+        Ok(_) if api.is_draining() => Problem::stopping().into(),
+        Ok(stall) => match read.await {
+            Ok((Key(key), patience, JsonBytes(body))) => {
+                let asked = Asked { key: &key, patience, body: &body };
+                place_at(api, stall, &asked).await
+            }
+            Err(problem) => Placed::turned_down(stall, problem),
+        },
+    }
+}
+
+/// A request to order that has been read.
+pub(super) struct Asked<'a> {
+    pub(super) key: &'a str,
+    pub(super) patience: Patience,
+    pub(super) body: &'a [u8],
 }
 
 /// The way of most requests there are, which is why it has no layers around it.
-pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Response {
-    let stall = match api.stall(sale).await {
-        Ok(stall) => stall,
-        Err(problem) => return problem.into_response(),
-    };
-    match decide(api, &stall, request).await {
-        Ok((outcome, response)) => {
-            stall.decisions.count(outcome);
-            response
-        }
-        Err(problem) => {
-            stall.decisions.count(outcome_of(&problem));
-            problem.into_response()
-        }
+pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Placed {
+    match api.stall(sale).await {
+        Ok(stall) => place_at(api, stall, asked).await,
+        Err(problem) => problem.into(),
     }
 }
 
-async fn decide(api: &Arc<Api>, stall: &Stall, request: Request) -> Result<(Outcome, Response), Problem> {
+async fn place_at(api: &Arc<Api>, stall: Arc<Stall>, asked: &Asked<'_>) -> Placed {
+    match decide(api, &stall, asked).await {
+        Ok((outcome, answer)) => Placed { answer, by: Some((stall, outcome)) },
+        Err(problem) => Placed::turned_down(stall, problem),
+    }
+}
+
+/// An answer to a request to order, and by which stall it is to be counted as what.
+pub(super) struct Placed {
+    pub(super) answer: Answer,
+    by: Option<(Arc<Stall>, Outcome)>,
+}
+
+impl Placed {
+    fn turned_down(stall: Arc<Stall>, problem: Problem) -> Self {
+        let outcome = outcome_of(&problem);
+        Self { answer: Answer::Made(problem.into_response()), by: Some((stall, outcome)) }
+    }
+
+    /// Counts the answer, which was ready at this moment and took so long, and hands it over.
+    pub(super) fn count(self, now: Duration, took: Duration) -> Answer {
+        if let Some((stall, outcome)) = self.by {
+            stall.record(outcome, now, took);
+        }
+        self.answer
+    }
+}
+
+/// An answer of no sale.
+impl From<Problem> for Placed {
+    fn from(problem: Problem) -> Self {
+        Self { answer: Answer::Made(problem.into_response()), by: None }
+    }
+}
+
+async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
     if api.is_draining() {
         return Err(Problem::stopping());
     }
-    let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
-    let JsonBytes(body) = JsonBytes::read(request, api).await?;
-    let placement = ordered(api, stall, &key, &body).await?;
-    answer(api, stall, placement, patience).await
+    let placement = ordered(api, stall, asked.key, asked.body).await?;
+    answer(api, stall, placement, asked.patience).await
 }
 
 /// Places what this body wishes, under this key.
-pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &Key, body: &[u8]) -> Result<Placement, Problem> {
+pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &str, body: &[u8]) -> Result<Placement, Problem> {
     let sale = &stall.sale;
     let (customer, lines) = wish(sale, body)?;
-    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), &key.0);
+    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
     let shop = api.shop.clone();
     api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await
@@ -135,25 +189,27 @@ async fn answer(
     stall: &Stall,
     placement: Placement,
     patience: Patience,
-) -> Result<(Outcome, Response), Problem> {
+) -> Result<(Outcome, Answer), Problem> {
+    let made = Answer::Made;
     Ok(match placement {
-        Placement::Accepted(record) => (Outcome::Accepted, accepted(api, record, patience).await),
-        Placement::Repeat(record) => (Outcome::Repeated, repeated(api, record, patience).await),
-        Placement::KeyReused => (Outcome::KeyReused, Problem::key_reused().into_response()),
+        Placement::Accepted(record) => (Outcome::Accepted, made(accepted(api, record, patience).await)),
+        Placement::Repeat(record) => (Outcome::Repeated, made(repeated(api, record, patience).await)),
+        Placement::KeyReused => (Outcome::KeyReused, made(Problem::key_reused().into_response())),
         Placement::Refused(refusal) => refused(stall, refusal),
         Placement::UnknownSale => return Err(Problem::not_found("sale")),
         Placement::Unavailable(effect) => return Err(Problem::unavailable(effect)),
     })
 }
 
-fn refused(stall: &Stall, refusal: Refusal) -> (Outcome, Response) {
-    match refusal {
-        Refusal::SoldOut { sku, may_return } => (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
-        Refusal::LimitReached { limit, used } => (Outcome::Limit, Problem::customer_limit(limit, used).into_response()),
-        Refusal::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at).into_response()),
-        Refusal::Paused => (Outcome::Paused, Problem::sale_paused().into_response()),
-        Refusal::Ended => (Outcome::Ended, Problem::sale_ended().into_response()),
-    }
+fn refused(stall: &Stall, refusal: Refusal) -> (Outcome, Answer) {
+    let (outcome, problem) = match refusal {
+        Refusal::SoldOut { sku, may_return } => return (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
+        Refusal::LimitReached { limit, used } => (Outcome::Limit, Problem::customer_limit(limit, used)),
+        Refusal::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at)),
+        Refusal::Paused => (Outcome::Paused, Problem::sale_paused()),
+        Refusal::Ended => (Outcome::Ended, Problem::sale_ended()),
+    };
+    (outcome, Answer::Made(problem.into_response()))
 }
 
 /// An accepted order, or what was decided on it while its client waited. Whatever fails in the meantime, it is accepted.
@@ -274,7 +330,8 @@ fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Unit
 pub(super) struct Stall {
     sale: Arc<Sale>,
     decisions: Decisions,
-    sold_out: Vec<[(Problem, Bytes); 2]>,
+    tally: Arc<Tally>,
+    sold_out: Vec<[Arc<Ready>; 2]>,
 }
 
 /// The stalls of all sales that somebody ordered from.
@@ -282,19 +339,21 @@ pub(super) struct Stall {
 pub(super) struct Stalls(RwLock<HashMap<SaleId, Arc<Stall>>>);
 
 impl Stall {
-    fn new(sale: Arc<Sale>) -> Self {
-        let ready = |problem: Problem| {
-            let body = problem.body();
-            (problem, body)
-        };
-        let both = |sku| [false, true].map(|may_return| ready(Problem::sold_out(sku, may_return)));
+    fn new(sale: Arc<Sale>, clock: &dyn Clock) -> Self {
+        let both = |sku| [false, true].map(|may_return| Ready::of(&Problem::sold_out(sku, may_return)));
         let sold_out = sale.items.iter().map(|item| both(&item.sku)).collect();
-        Self { decisions: Decisions::of(&sale.id), sold_out, sale }
+        let tally = Arc::new(Tally::new(clock.monotonic(), clock.now()));
+        Self { decisions: Decisions::of(&sale.id), tally, sold_out, sale }
     }
 
-    /// Counts what a request came to that is answered by a page.
-    pub(super) fn count(&self, placed: &Result<Placement, Problem>) {
-        self.decisions.count(match placed {
+    fn record(&self, outcome: Outcome, now: Duration, took: Duration) {
+        self.decisions.count(outcome);
+        self.tally.record(outcome, now, took);
+    }
+
+    /// Counts what a request came to that is answered by a page; decided at this moment, after so long.
+    pub(super) fn count(&self, placed: &Result<Placement, Problem>, now: Duration, took: Duration) {
+        let outcome = match placed {
             Ok(Placement::Accepted(_)) => Outcome::Accepted,
             Ok(Placement::Repeat(_)) => Outcome::Repeated,
             Ok(Placement::KeyReused) => Outcome::KeyReused,
@@ -306,16 +365,14 @@ impl Stall {
             Ok(Placement::UnknownSale) => Outcome::Invalid,
             Ok(Placement::Unavailable(_)) => Outcome::Unavailable,
             Err(problem) => outcome_of(problem),
-        });
+        };
+        self.record(outcome, now, took);
     }
 
-    fn sold_out(&self, sku: &Sku, may_return: bool) -> Response {
+    fn sold_out(&self, sku: &Sku, may_return: bool) -> Answer {
         match self.sale.items.iter().position(|item| item.sku == *sku) {
-            Some(index) => {
-                let (problem, body) = &self.sold_out[index][usize::from(may_return)];
-                problem.respond(body.clone())
-            }
-            None => Problem::sold_out(sku, may_return).into_response(),
+            Some(index) => Answer::Ready(self.sold_out[index][usize::from(may_return)].clone()),
+            None => Answer::Made(Problem::sold_out(sku, may_return).into_response()),
         }
     }
 }
@@ -327,9 +384,14 @@ impl Api {
         }
         let unknown = || Problem::not_found("sale");
         let id = SaleId::new(sale).map_err(|_| unknown())?;
-        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?));
-        self.stalls.0.write().expect("no holder panics").insert(id, stall.clone());
-        Ok(stall)
+        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?, &*self.shop.clock));
+        // Two that come first at the same moment count in the same stall.
+        Ok(self.stalls.0.write().expect("no holder panics").entry(id).or_insert(stall).clone())
+    }
+
+    /// What this process answered to the orders of a sale; `None` if nobody ordered here.
+    pub(super) fn tally(&self, sale: &SaleId) -> Option<Arc<Tally>> {
+        self.stalls.0.read().expect("no holder panics").get(sale.as_str()).map(|stall| stall.tally.clone())
     }
 }
 

@@ -75,16 +75,14 @@ impl Key {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut keys = headers.get_all("idempotency-key").iter();
         let (Some(key), None) = (keys.next(), keys.next()) else { return Err(Problem::key_missing()) };
-        key.to_str().map_or_else(|_| Err(Problem::key_missing()), Key::new)
+        Key::read(key.as_bytes()).map(|key| Key(key.to_owned())).ok_or_else(Problem::key_missing)
     }
 
-    /// The key, if it is one.
-    pub(super) fn new(key: &str) -> Result<Self, Problem> {
+    /// The key in a header's value, if it is one.
+    pub(super) fn read(value: &[u8]) -> Option<&str> {
         let printable = |byte: &u8| (b' '..=b'~').contains(byte);
-        if (1..=limits::TEXT_BYTES_MAX).contains(&key.len()) && key.as_bytes().iter().all(printable) {
-            return Ok(Key(key.to_owned()));
-        }
-        Err(Problem::key_missing())
+        let good = (1..=limits::TEXT_BYTES_MAX).contains(&value.len()) && value.iter().all(printable);
+        std::str::from_utf8(value).ok().filter(|_| good)
     }
 }
 
@@ -164,9 +162,13 @@ pub(super) async fn body(headers: &HeaderMap, body: Body, api: &Api) -> Result<B
 }
 
 fn says_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    headers.get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()))
+}
+
+/// Whether a content type is JSON's, whatever its parameters.
+pub(super) fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 #[cfg(test)]

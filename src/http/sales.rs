@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, Shared};
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields};
+use super::live::Entry;
 use super::problems::Problem;
 use super::request::{JsonBytes, OfSale};
 use super::shapes::{SaleJson, SaleListJson};
@@ -201,6 +202,10 @@ async fn steer(
     api.readings.forget(&sale);
     if matches!(steered, Steered::Done(_)) {
         tracing::info!(%sale, verb = verb.word(), reason = reason.as_deref().unwrap_or("none given"), "steered");
+        if let Some(reason) = reason {
+            let entry = Entry::note(api.shop.clock.now(), steered_word(verb), format!("why: {reason}"));
+            api.notes.add(Some(sale.clone()), entry);
+        }
     }
     match steered {
         Steered::Done(record) => shown(&api, &record).await,
@@ -215,6 +220,15 @@ async fn steer(
 async fn shown(api: &Api, record: &SaleRecord) -> Result<Response, Problem> {
     let view = api.shop.gate.view(&record.sale.id).await?;
     Ok(json(StatusCode::OK, &SaleJson::new(record, view.as_ref(), api.shop.clock.now())))
+}
+
+fn steered_word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Open => "opened",
+        Verb::Pause => "paused",
+        Verb::Resume => "resumed",
+        Verb::Close => "closed",
+    }
 }
 
 fn state_word(state: SaleState) -> &'static str {

@@ -21,7 +21,7 @@ use crate::sqlite::{Failure, Store};
 
 const LAYER: &str = "ledger";
 
-/// Keeps the truth in the tables that `migrations/sqlite` describes.
+/// Keeps the truth in the tables that `migrations/sqlite/ledger` describes.
 pub struct SqliteLedger {
     store: Store,
     clock: Arc<dyn Clock>,

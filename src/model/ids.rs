@@ -169,6 +169,11 @@ impl fmt::Debug for Mint {
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
+impl Epoch {
+    /// The first life of a gate.
+    pub const FIRST: Epoch = Epoch(1);
+}
+
 /// A position in a sale's journal. The first event has 1; 0 is "before everything".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, Default)]
 #[serde(transparent)]

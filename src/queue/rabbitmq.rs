@@ -30,7 +30,7 @@ use self::session::Session;
 use super::{Delivery, Depth, Push, Queue, Receipt};
 use crate::batcher::{Batcher, Gone, batcher};
 use crate::clock::Clock;
-use crate::model::{Effect, Epoch, Error, Message, Result, SaleId, limits};
+use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
 use crate::remote::Unusable;
 
 const LAYER: &str = "queue";
@@ -66,6 +66,8 @@ struct Fences {
     floors: HashMap<SaleId, Epoch>,
     /// What was fenced lately, and when on the monotonic clock.
     recent: Vec<(Duration, SaleId, Epoch)>,
+    /// Fences were repeated: no epoch is closed before this time of the monotonic clock.
+    close_from: Duration,
 }
 
 impl RabbitQueue {
@@ -110,6 +112,9 @@ impl Queue for RabbitQueue {
     async fn push(&self, message: Message) -> Result<Push> {
         if self.shared.connected()?.is_alarmed() {
             return Err(session::alarmed());
+        }
+        if let Body::Close = message.body {
+            self.shared.wait_for_fences().await;
         }
         let lane = &self.lanes[topology::shard(&message.sale)];
         let handed = Handed { message, at: self.shared.clock.monotonic() };
@@ -242,10 +247,24 @@ impl Shared {
     }
 
     fn note_fence(&self, sale: &SaleId, below: Epoch) {
+        if below <= Epoch::FIRST {
+            return;
+        }
         let now = self.clock.monotonic();
         let mut fences = self.fences();
         fences.recent.retain(|(at, other, _)| other != sale && now.saturating_sub(*at) < BINDINGS_SETTLE);
         fences.recent.push((now, sale.clone(), below));
+    }
+
+    /// Fences were repeated just now: what was pushed under an old epoch meanwhile stands in the queue, and what is still on
+    /// its way gets the time it needs to be too late.
+    fn fenced_again(&self) {
+        self.fences().close_from = self.clock.monotonic() + limits::PUSH_TIME_MAX;
+    }
+
+    async fn wait_for_fences(&self) {
+        let from = self.fences().close_from;
+        self.clock.sleep(from.saturating_sub(self.clock.monotonic())).await;
     }
 
     fn raise_floor(&self, sale: &SaleId, below: Epoch) {

@@ -1,4 +1,4 @@
-//! The queue as a table beside the ledger's. A row is a batch of claims, so that one insert and one fsync carry many.
+//! The queue as a table in a SQLite file. A row is a batch of claims, so that one insert and one fsync carry many.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::sqlite::{Failure, Store};
 
 const LAYER: &str = "queue";
 
-/// Keeps messages in the table `messages`, and the fence in `bindings`.
+/// Keeps messages in the table `messages`, and the fence in `bindings`: `migrations/sqlite/queue`.
 pub struct SqliteQueue {
     store: Store,
     clock: Arc<dyn Clock>,

@@ -21,7 +21,7 @@ async fn start(data: &Path) -> (Serving, Target) {
 
 /// Changes the ledger's rows behind everybody's back; the database would not allow it.
 fn doctor(data: &Path, sql: &str) {
-    let ledger = rusqlite::Connection::open(data.join("data/sluice.db")).unwrap();
+    let ledger = rusqlite::Connection::open(data.join("data/ledger.db")).unwrap();
     ledger.execute_batch(&format!("pragma busy_timeout = 10000; pragma ignore_check_constraints = on; {sql}")).unwrap();
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sluice::clock::RealClock;
 use sluice::deployment::{embedded, inspect};
-use sluice::sqlite::{Access, Store};
+use sluice::sqlite::{Access, Store, Tables};
 
 use crate::support::{create, sale, start};
 
@@ -46,7 +46,7 @@ async fn two_servers_do_not_share_a_folder() {
 #[test]
 fn a_damaged_database_is_refused_and_left_alone() {
     let data = used_folder();
-    let path = data.path().join("sluice.db");
+    let path = data.path().join("ledger.db");
     // Opening and closing it folds the write-ahead log into the file.
     drop(rusqlite::Connection::open(&path).unwrap().execute_batch("pragma wal_checkpoint(truncate)"));
     let mut bytes = fs::read(&path).unwrap();
@@ -63,7 +63,7 @@ fn a_damaged_database_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    fs::write(data.path().join("sluice.db"), vec![b'x'; 8192]).unwrap();
+    fs::write(data.path().join("ledger.db"), vec![b'x'; 8192]).unwrap();
     let why = refusal(data.path()).await;
     assert!(why.contains("damaged"), "{why}");
 }
@@ -71,8 +71,8 @@ async fn a_file_that_is_no_database_is_refused() {
 #[tokio::test]
 async fn a_newer_database_is_refused() {
     let data = tempfile::tempdir().unwrap();
-    let path = data.path().join("sluice.db");
-    drop(Store::open(&path, Access::Write).unwrap());
+    let path = data.path().join("ledger.db");
+    drop(Store::open(&path, Tables::Ledger, Access::Write).unwrap());
     let sql = "insert into refinery_schema_history (version, name, applied_on, checksum) values (999, 'later', '', '')";
     rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     let why = refusal(data.path()).await;

@@ -12,7 +12,7 @@ use sluice::ledger::{SqliteLedger, Turn, Turned};
 use sluice::model::{Effect, Error, Mint, OrderState, Result, Sale};
 use sluice::queue::SqliteQueue;
 use sluice::shop::Shop;
-use sluice::sqlite::{Access, Store};
+use sluice::sqlite::{Access, Store, Tables};
 use sluice::{reconcile, settlement};
 
 use crate::support::{create, eventually, keyed_order, order, sale, start, units};
@@ -103,9 +103,10 @@ async fn a_hold_ends_once_however_many_race_to_end_it() {
 async fn a_full_disk_loses_nothing() {
     let data = tempfile::tempdir().unwrap();
     let clock = Arc::new(RealClock::new());
-    let store = Store::open(&data.path().join("sluice.db"), Access::Write).unwrap();
-    let queue = Arc::new(SqliteQueue::new(store.clone(), clock.clone()));
-    let ledger = Arc::new(SqliteLedger::new(store.clone(), clock.clone()));
+    let open = |tables, name| Store::open(&data.path().join(name), tables, Access::Write).unwrap();
+    let stores = [open(Tables::Queue, "queue.db"), open(Tables::Ledger, "ledger.db")];
+    let queue = Arc::new(SqliteQueue::new(stores[0].clone(), clock.clone()));
+    let ledger = Arc::new(SqliteLedger::new(stores[1].clone(), clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
     let shop = Arc::new(Shop::new(gate, queue, ledger, clock, Mint::new([7; 32])));
     let running = shop.clone();
@@ -113,7 +114,9 @@ async fn a_full_disk_loses_nothing() {
     let sale = sale("full");
     create(&shop, &sale, 100_000).await;
 
-    let pages: i64 = limit_pages(&store, |pages| pages + 20).await;
+    for store in &stores {
+        limit_pages(store, 20).await;
+    }
     let (mut promised, mut unknown, mut refused) = (0, 0, 0);
     for number in 0..200 {
         let crowd = (0..50).map(|other| place(&shop, order(&shop, &sale, &format!("c-{number}-{other}"))));
@@ -131,7 +134,9 @@ async fn a_full_disk_loses_nothing() {
     }
     assert!(promised > 0 && unknown > 0 && refused > 0, "{promised} promised, {unknown} unknown, {refused} refused");
 
-    limit_pages(&store, move |_| pages + 100_000).await;
+    for store in &stores {
+        limit_pages(store, 100_000).await;
+    }
     eventually("everything admitted is settled", || async {
         let view = shop.gate.view(&sale.id).await.unwrap().unwrap();
         view.pending == 0 && shop.queue.depth().await.unwrap().waiting == 0
@@ -141,14 +146,12 @@ async fn a_full_disk_loses_nothing() {
     assert!(matches!(place(&shop, order(&shop, &sale, "later")).await, Ok(Placement::Accepted(_))));
 }
 
-/// Sets how large the database may grow, from how large it is; answers with the size before.
-async fn limit_pages(store: &Store, limit: impl FnOnce(i64) -> i64 + Send + 'static) -> i64 {
-    store
-        .write("test", move |connection| {
-            let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0))?;
-            connection.query_row(&format!("pragma max_page_count = {}", limit(pages)), [], |_| Ok(()))?;
-            Ok(pages)
-        })
-        .await
-        .unwrap()
+/// Sets by how many pages the database may grow from now on.
+async fn limit_pages(store: &Store, more: i64) {
+    let limit = move |connection: &rusqlite::Connection| {
+        let pages: i64 = connection.query_row("pragma page_count", [], |row| row.get(0))?;
+        connection.query_row(&format!("pragma max_page_count = {}", pages + more), [], |_| Ok(()))?;
+        Ok(())
+    };
+    store.write("test", limit).await.unwrap();
 }

@@ -51,7 +51,7 @@ fn a_crowd_notices_a_ledger_that_was_doctored() {
     let crowd = "load --sale drop --rate 2000 --orders 200 --seed 1";
     run(data, &crowd.split_whitespace().collect::<Vec<_>>(), 0);
     assert_eq!(serving.stop().0, Some(0));
-    let doctored = rusqlite::Connection::open(data.join("data/sluice.db")).unwrap();
+    let doctored = rusqlite::Connection::open(data.join("data/ledger.db")).unwrap();
     doctored.execute_batch("update moves set units = 2 where sale = 'drop' and seq = 9").unwrap();
     drop(doctored);
     let findings = run(data, &["audit", "drop"], 10);

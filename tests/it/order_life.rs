@@ -8,7 +8,7 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use sluice::ledger::{EpochStep, Ledger, OrderFilter, SqliteLedger, Turn};
 use sluice::model::{Epoch, Sale, Seq, Verb};
 use sluice::queue::{Body, Message};
-use sluice::sqlite::{Access, Store};
+use sluice::sqlite::{Access, Store, Tables};
 use tempfile::TempDir;
 
 use crate::model_ledger::ModelLedger;
@@ -82,7 +82,7 @@ fn both_ledgers_say_and_keep_the_same() {
 async fn live(sale: &Sale, stock: &[u32], steps: Vec<Step>) -> Result<(), TestCaseError> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().unwrap());
     let open = || {
-        let store = Store::open(&file.path().join("test.db"), Access::Write).unwrap();
+        let store = Store::open(&file.path().join("test.db"), Tables::Ledger, Access::Write).unwrap();
         Box::new(SqliteLedger::new(store, clock.clone())) as Box<dyn Ledger>
     };
     let model: Box<dyn Ledger> = Box::new(ModelLedger::new(clock.clone()));

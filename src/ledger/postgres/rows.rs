@@ -31,7 +31,7 @@ macro_rules! sale_sql {
     };
 }
 
-/// Orders with their lines, one row per order. The lines are looked up order by order, whatever the planner believes: as a
+/// Orders with their lines, which are those of an order's first move, one row per order. The lines are looked up order by order, whatever the planner believes: as a
 /// join they are read once per order for the whole sale, if its statistics are older than the sale.
 macro_rules! order_sql {
     ($name:literal, $rest:literal) => {
@@ -40,8 +40,8 @@ macro_rules! order_sql {
             $name,
             " */ select o.id, o.sale, o.customer, o.state, o.reason, o.accepted_at, o.settled_at, ",
             "o.expires_at, o.seq, o.settled_seq, l.skus, l.quantities from orders o cross join lateral ",
-            "(select array_agg(sku order by position) as skus, array_agg(quantity order by position) as quantities ",
-            "from order_lines where sale = o.sale and settled_seq = o.settled_seq) l ",
+            "(select array_agg(sku order by line) as skus, array_agg(units order by line) as quantities ",
+            "from moves where sale = o.sale and seq = o.settled_seq) l ",
             $rest
         )
     };
@@ -325,27 +325,18 @@ fn save_items(desks: &[Desk]) -> Write<'_> {
     Write { sql, values }
 }
 
-struct LineRow<'a> {
-    record: &'a OrderRecord,
-    position: i32,
-    line: &'a Line,
-}
-
-fn save_orders(desks: &[Desk]) -> Vec<Write<'_>> {
+fn save_orders(desks: &[Desk]) -> Option<Write<'_>> {
     let orders = || desks.iter().flat_map(|desk| &desk.orders);
-    if orders().next().is_none() {
-        return Vec::new();
-    }
+    orders().next()?;
     let sql = "/* insert orders */ insert into orders (sale, settled_seq, id, customer, state, reason, accepted_at, \
                settled_at, expires_at, seq) \
                select sale, seq, id, customer, state, reason, accepted_at, settled_at, expires_at, seq \
                from unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], \
                $7::timestamptz[], $8::timestamptz[], $9::timestamptz[]) \
                as v (sale, seq, id, customer, state, reason, accepted_at, settled_at, expires_at)";
-    let seq = |record: &OrderRecord| record.seq.map_or(0, |seq| big(seq.0));
     let values = columns![orders(), record =>
         record.order.sale.as_str(),
-        seq(record),
+        record.seq.map_or(0, |seq| big(seq.0)),
         uuid(record.order.id),
         record.order.customer.as_str(),
         record.state.word(),
@@ -354,22 +345,7 @@ fn save_orders(desks: &[Desk]) -> Vec<Write<'_>> {
         record.settled_at.map(Stamp),
         record.expires_at.map(Stamp),
     ];
-    let lines_sql = "/* insert lines */ insert into order_lines (sale, settled_seq, position, sku, quantity) \
-                     select * from unnest($1::text[], $2::bigint[], $3::integer[], $4::text[], $5::integer[])";
-    let lines = || {
-        orders().flat_map(|record| {
-            let lines = (0_i32..).zip(&record.order.lines);
-            lines.map(move |(position, line)| LineRow { record, position, line })
-        })
-    };
-    let line_values = columns![lines(), row =>
-        row.record.order.sale.as_str(),
-        seq(row.record),
-        row.position,
-        row.line.sku.as_str(),
-        int(row.line.quantity),
-    ];
-    vec![Write { sql, values }, Write { sql: lines_sql, values: line_values }]
+    Some(Write { sql, values })
 }
 
 #[derive(Clone, Copy)]

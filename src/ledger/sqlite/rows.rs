@@ -108,9 +108,9 @@ pub(super) fn order_row(connection: &Connection, row: &Row<'_>) -> Result<OrderR
     })
 }
 
+/// An order's lines are those of its first move.
 fn lines(connection: &Connection, sale: &SaleId, settled_seq: u64) -> Result<Vec<Line>, Failure> {
-    let sql = "/* order lines */ select sku, quantity from order_lines where sale = ?1 and settled_seq = ?2 \
-               order by position";
+    let sql = "/* order lines */ select sku, units from moves where sale = ?1 and seq = ?2 order by line";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![sale.as_str(), settled_seq])?;
     let mut lines = Vec::new();
@@ -265,12 +265,8 @@ fn save_orders(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
     let sql = "/* insert order */ insert into orders (id, sale, customer, state, reason, accepted_at, settled_at, \
                expires_at, settled_seq, seq) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
     let mut orders = connection.prepare_cached(sql)?;
-    let sql = "/* insert line */ insert into order_lines (sale, settled_seq, position, sku, quantity) \
-               values (?1, ?2, ?3, ?4, ?5)";
-    let mut lines = connection.prepare_cached(sql)?;
     for record in &desk.orders {
         let order = &record.order;
-        let seq = record.seq.map(|seq| seq.0);
         orders.execute(params![
             order.id.0,
             order.sale.as_str(),
@@ -280,11 +276,8 @@ fn save_orders(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
             order.accepted_at.millis(),
             record.settled_at.map(Time::millis),
             record.expires_at.map(Time::millis),
-            seq,
+            record.seq.map(|seq| seq.0),
         ])?;
-        for (position, line) in order.lines.iter().enumerate() {
-            lines.execute(params![order.sale.as_str(), seq, position, line.sku.as_str(), line.quantity.get()])?;
-        }
     }
     Ok(())
 }

@@ -78,17 +78,15 @@ async fn open(shared: &Shared, fences: &[(SaleId, Epoch)]) -> Arc<Session> {
     }
 }
 
-/// Repeats the fences that a power failure may have undone, before any marker of this process can follow them. What
-/// was pushed under an old epoch meanwhile stands before that marker; what is still on its way gets the time it needs to
-/// be too late.
+/// Repeats the fences that a power failure may have undone, before any marker of this process closes an epoch behind them.
 async fn fenced_again(shared: &Shared, session: &Session, fences: &[(SaleId, Epoch)]) -> bool {
     for (sale, below) in fences {
-        if unbind(session, sale, Epoch(1), *below).await.is_err() {
+        if unbind(session, sale, Epoch::FIRST, *below).await.is_err() {
             return false;
         }
     }
     if !fences.is_empty() {
-        shared.clock.sleep(limits::PUSH_TIME_MAX).await;
+        shared.fenced_again();
     }
     true
 }

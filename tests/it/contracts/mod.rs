@@ -10,7 +10,7 @@ use sluice::gate::{Gate, MemoryGate, RedisGate};
 use sluice::ledger::{Ledger, PostgresLedger, SqliteLedger};
 use sluice::postgres::Database;
 use sluice::queue::{Queue, RabbitQueue, SqliteQueue};
-use sluice::sqlite::{Access, Store};
+use sluice::sqlite::{Access, Store, Tables};
 use tempfile::TempDir;
 
 use crate::model_ledger::ModelLedger;
@@ -57,13 +57,18 @@ impl<T: ?Sized> std::ops::Deref for Bench<T> {
     }
 }
 
-fn open(file: &TempDir) -> Store {
-    Store::open(&file.path().join("test.db"), Access::Write).expect("a new file opens")
+fn open(file: &TempDir, tables: Tables) -> Store {
+    Store::open(&file.path().join("test.db"), tables, Access::Write).expect("a new file opens")
 }
 
 fn sqlite_ledger() -> Bench<dyn Ledger> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
-    Bench { tested: Arc::new(SqliteLedger::new(open(&file), clock.clone())), clock, file: Some(file), url: None }
+    Bench {
+        tested: Arc::new(SqliteLedger::new(open(&file, Tables::Ledger), clock.clone())),
+        clock,
+        file: Some(file),
+        url: None,
+    }
 }
 
 fn postgres_ledger() -> Bench<dyn Ledger> {
@@ -85,7 +90,12 @@ fn model_ledger() -> Bench<dyn Ledger> {
 
 fn sqlite_queue() -> Bench<dyn Queue> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
-    Bench { tested: Arc::new(SqliteQueue::new(open(&file), clock.clone())), clock, file: Some(file), url: None }
+    Bench {
+        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone())),
+        clock,
+        file: Some(file),
+        url: None,
+    }
 }
 
 fn rabbit_queue() -> Bench<dyn Queue> {

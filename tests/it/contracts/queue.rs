@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sluice::model::Epoch;
 use sluice::queue::{Body, Depth, Message, Push, Queue, SqliteQueue};
+use sluice::sqlite::Tables;
 
 use super::{Bench, open};
 use crate::support::eventually;
@@ -238,5 +239,10 @@ fn restarted(queue: Tested) -> Tested {
     }
     let Some(file) = file else { return Bench { tested, clock, file, url } };
     drop(tested);
-    Bench { tested: Arc::new(SqliteQueue::new(open(&file), clock.clone())), clock, file: Some(file), url }
+    Bench {
+        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone())),
+        clock,
+        file: Some(file),
+        url,
+    }
 }

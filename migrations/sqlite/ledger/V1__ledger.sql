@@ -61,15 +61,6 @@ create table orders (
 
 create index orders_due on orders (expires_at) where state = 'held';
 
-create table order_lines (
-    sale text not null,
-    settled_seq integer not null,
-    position integer not null,
-    sku text not null,
-    quantity integer not null check (quantity > 0),
-    primary key (sale, settled_seq, position)
-) strict, without rowid;
-
 -- units held and sold per customer, in sales with a limit
 create table customers (
     sale text not null references sales (id),
@@ -107,28 +98,10 @@ create table moves (
     primary key (sale, seq, line)
 ) strict, without rowid;
 
+-- What each order asks for: the lines of its first move.
+create view order_lines as
+    select o.sale, o.settled_seq, o.id, m.line as position, m.sku, m.units as quantity
+    from orders o join moves m on m.sale = o.sale and m.seq = o.settled_seq;
+
 -- which claims could not be kept: with an honest gate there are none
 create index moves_refused on moves (claim) where kind = 'refuse';
-
--- The queue. A message carries many claims.
-
-create table messages (
-    position integer primary key autoincrement,
-    body text not null,
-    claims integer not null,
-    pushed_at integer not null
-) strict;
-
-create table parked (
-    position integer primary key,
-    body text not null,
-    why text not null,
-    parked_at integer not null
-) strict;
-
--- the fence: under which epochs claims may be pushed
-create table bindings (
-    sale text not null,
-    epoch integer not null,
-    primary key (sale, epoch)
-) strict, without rowid;

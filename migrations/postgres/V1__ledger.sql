@@ -61,15 +61,6 @@ create table orders (
 
 create index orders_due on orders (expires_at) where state = 'held';
 
-create table order_lines (
-    sale text collate "C" not null,
-    settled_seq bigint not null,
-    position integer not null,
-    sku text collate "C" not null,
-    quantity integer not null check (quantity > 0),
-    primary key (sale, settled_seq, position)
-);
-
 create table customers (
     sale text collate "C" not null,
     customer text collate "C" not null,
@@ -103,6 +94,10 @@ create table moves (
     primary key (sale, seq, line)
 );
 
+create view order_lines as
+    select o.sale, o.settled_seq, o.id, m.line as position, m.sku, m.units as quantity
+    from orders o join moves m on m.sale = o.sale and m.seq = o.settled_seq;
+
 create index moves_refused on moves (claim) where kind = 'refuse';
 
 comment on table secrets is 'what the deployment must not lose: without the secret, a retry leads to another order';
@@ -122,7 +117,7 @@ comment on column orders.id is 'the order''s id without ord_ in front';
 comment on column orders.seq is 'the number of its latest move';
 comment on column orders.accepted_at is 'on the clock of the process that accepted it';
 comment on column orders.expires_at is 'when its hold lapses or lapsed';
-comment on table order_lines is 'what each order asks for';
+comment on view order_lines is 'what each order asks for: the lines of its first move';
 comment on table customers is 'units held and sold per customer, in sales with a limit';
 comment on table adjustments is 'stock added, or withdrawn (delta < 0)';
 comment on column adjustments.stock is 'the stock after it';

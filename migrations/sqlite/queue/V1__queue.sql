@@ -1,0 +1,22 @@
+-- The queue, in a file of its own. A message carries many claims; times are milliseconds since 1970 in UTC.
+
+create table messages (
+    position integer primary key autoincrement,
+    body text not null,
+    claims integer not null,
+    pushed_at integer not null
+) strict;
+
+create table parked (
+    position integer primary key,
+    body text not null,
+    why text not null,
+    parked_at integer not null
+) strict;
+
+-- the fence: under which epochs claims may be pushed
+create table bindings (
+    sale text not null,
+    epoch integer not null,
+    primary key (sale, epoch)
+) strict, without rowid;
