@@ -63,6 +63,14 @@ await console_('demo-2', 2, 'console-dark', { colorScheme: 'dark' }, true);
 await console_('demo-3', 3, 'console-360', { viewport: { width: 360, height: 780 } }, true);
 await picture('/s/demo-1', 'buyer', { viewport: { width: 560, height: 640 } });
 await picture(`/report/demo-1#token=${program.token}`, 'report', { viewport: { width: 1080, height: 900 } }, (page) => page.waitForSelector('.verdict'));
+await picture(`/race#token=${program.token}`, 'race', {}, async (page) => {
+  await page.fill('input[name=seeds]', '10');
+  await page.fill('input[name=customers]', '500');
+  await page.click('button:has-text("Race")');
+  await page.waitForSelector('.fresh:has-text("done")', { timeout: 180_000 });
+  await page.locator('button:has-text("Show me how")').first().click();
+  for (let i = 0; i < 3; i += 1) await page.locator('.sequence button:has-text("Next")').click();
+});
 await chrome.close();
 await program.end();
 console.log(`pictures in ${images}`);
