@@ -41,7 +41,7 @@ function Plot({ whole, marks }) {
     build();
     const themes = ['(prefers-color-scheme: dark)', '(forced-colors: active)'].map((query) => matchMedia(query));
     themes.forEach((theme) => theme.addEventListener('change', build));
-    const watch = new ResizeObserver(() => chart.current.setSize({ width: box.current.clientWidth, height: box.current.clientHeight }));
+    const watch = new ResizeObserver(() => box.current && chart.current.setSize({ width: box.current.clientWidth, height: box.current.clientHeight }));
     watch.observe(box.current);
     return () => {
       watch.disconnect();
