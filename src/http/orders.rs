@@ -14,8 +14,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields, Node};
-use super::live::Tally;
 use super::lane::{Answer, Ready};
+use super::live::Tally;
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
