@@ -142,6 +142,9 @@ async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Out
     let (customer, lines) = wish(sale, asked.body)?;
     let id = api.shop.mint.id("order", &sale.id, customer.as_str(), asked.key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
+    if let Some(refusal) = checkout::refuse(&api.shop, &order).await? {
+        return Ok(refused(stall, refusal));
+    }
     let shop = api.shop.clone();
     let placement = api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await?;
     answer(api, stall, placement, asked.patience).await
