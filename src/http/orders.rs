@@ -101,7 +101,7 @@ pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Pl
     };
     match api.stall(sale).await {
         Err(problem) => problem.into(),
-        Ok(_) if api.is_draining() => Problem::stopping().into(),
+        Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
         Ok(stall) => match read.await {
             Ok((Key(key), patience, JsonBytes(body))) => {
                 let asked = Asked { key: &key, patience, body: &body };
@@ -122,6 +122,7 @@ pub(super) struct Asked<'a> {
 /// The way of most requests there are, which is why it has no layers around it.
 pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Placed {
     match api.stall(sale).await {
+        Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
         Ok(stall) => place_at(api, stall, asked).await,
         Err(problem) => problem.into(),
     }
@@ -163,9 +164,6 @@ impl From<Problem> for Placed {
 }
 
 async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
-    if api.is_draining() {
-        return Err(Problem::stopping());
-    }
     let placement = ordered(api, stall, asked.key, asked.body).await?;
     answer(api, stall, placement, asked.patience).await
 }
@@ -176,6 +174,9 @@ pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &str, body: &[u8
     let (customer, lines) = wish(sale, body)?;
     let id = api.shop.mint.id("order", &sale.id, customer.as_str(), key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
+    if let Some(refusal) = checkout::refuse(&api.shop, &order).await? {
+        return Ok(Placement::Refused(refusal));
+    }
     let shop = api.shop.clone();
     api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await
 }
