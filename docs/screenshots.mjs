@@ -1,4 +1,4 @@
-// Photographs the pages while a crowd of 20,000 takes 1,000 units. docs/screenshots runs it.
+// Photographs the pages while a crowd of 10,000 takes 1,000 units. docs/screenshots runs it.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -20,7 +20,7 @@ async function sale(id) {
 }
 
 async function crowd(id, seed) {
-  await program.ask('POST', '/v1/demo/crowd', { sale: id, customers: 20_000, rate_per_second: null, seconds: 4, retries: true, seed });
+  await program.ask('POST', '/v1/demo/crowd', { sale: id, customers: 10_000, rate_per_second: null, seconds: 5, retries: true, seed });
 }
 
 /** The console while the units go, and when they are gone. */

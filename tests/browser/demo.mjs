@@ -82,6 +82,13 @@ test('the way of one order can be looked at', async () => {
   assert.deepEqual(await page.locator('.steps li > b:first-child').allTextContents(), ['accepted', 'settled', 'confirmed']);
   await accessible(page, 'a timeline');
   await sensible(page);
+  await page.locator('.log .seq button').first().click();
+  await page.waitForSelector('.move');
+  assert.match(await page.textContent('.move'), /what\s*open/);
+  await accessible(page, 'a move');
+  await page.fill('#timeline input[name=order]', '#3');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector(`.move button:has-text("${order.id}")`);
   context.allow(/404/);
   await page.fill('#timeline input[name=order]', `ord_${'0'.repeat(32)}`);
   await page.keyboard.press('Enter');

@@ -29,7 +29,8 @@ function App() {
 function Bar() {
   const showOffence = (event) => {
     event.preventDefault();
-    orderId.value = state.value.offence.verdict.first_offence?.order ?? '';
+    const first = state.value.offence.verdict.first_offence;
+    orderId.value = first?.seq ? `#${first.seq}` : (first?.order ?? '');
     document.getElementById('timeline').scrollIntoView();
     document.getElementById('timeline').focus();
   };
