@@ -1,4 +1,4 @@
-// Photographs the pages while a crowd of 10,000 takes 1,000 units. docs/screenshots runs it.
+// Photographs the pages after a crowd of 10,000 took 1,000 units, some of which were paid for and some given back. docs/screenshots runs it.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -23,28 +23,29 @@ async function crowd(id, seed) {
   await program.ask('POST', '/v1/demo/crowd', { sale: id, customers: 10_000, rate_per_second: null, seconds: 5, retries: true, seed });
 }
 
-/** The console while the units go, and when they are gone. */
+/** The console when the crowd has gone; the whole page, or what one sees at first. */
 async function console_(id, seed, name, options, fullPage) {
   const context = await strict(chrome, program, options);
   const page = await openConsole(context, program, await sale(id));
   await crowd(id, seed);
-  await until(async () => (await shown(page, '[data-units=available]')) < 560, 'half of the units are gone', 30_000);
-  await confirmSome(id, 240);
-  if (!fullPage) await page.screenshot({ path: path.join(images, `${name}.png`) });
   await until(async () => (await program.ask('GET', '/v1/demo')).crowd?.done, 'the crowd has gone', 60_000);
+  await turn(id, 380, 'confirm');
+  await turn(id, 220, 'cancel');
+  await until(async () => (await shown(page, '[data-units=available]')) === 220, 'those given back are available');
+  // The curve is read again a second after the last unit went, in finer bins.
   await page.waitForTimeout(2500);
   if (fullPage) {
     await page.setViewportSize({ width: options.viewport?.width ?? 1440, height: await page.evaluate(() => document.documentElement.scrollHeight) });
     await page.waitForTimeout(500);
-    await page.screenshot({ path: path.join(images, `${name}.png`) });
   }
+  await page.screenshot({ path: path.join(images, `${name}.png`) });
   context.clean();
   await context.close();
 }
 
-async function confirmSome(id, count) {
+async function turn(id, count, verb) {
   const { orders } = await program.ask('GET', `/v1/sales/${id}/orders?state=held&limit=${count}`);
-  await Promise.all(orders.map((order) => program.ask('POST', `/v1/orders/${order.id}/confirm`, {})));
+  await Promise.all(orders.map((order) => program.ask('POST', `/v1/orders/${order.id}/${verb}`, {})));
 }
 
 async function picture(address, name, options = {}, act = async () => {}) {
