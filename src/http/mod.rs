@@ -6,6 +6,7 @@ mod export;
 mod fields;
 mod health;
 mod journal;
+mod lane;
 mod metrics;
 mod orders;
 mod pages;
@@ -21,11 +22,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Router, routing};
@@ -44,7 +46,9 @@ pub use server::{Limits, serve};
 use crate::clock::Clock;
 use crate::model::{self, Effect, Error};
 use crate::shop::Shop;
+use lane::Answer;
 use metrics::OrderDurations;
+use orders::Asked;
 use problems::{Problem, ProblemBody};
 
 /// What runs each layer, in a word that everybody may read: no address.
@@ -181,16 +185,29 @@ impl Site {
 
     /// The crowd's orders go first and straight; everything else through the router.
     async fn route(&self, request: Request) -> Response {
-        let Some((api, sale)) = self.crowd.as_ref().zip(crowd(&request)) else {
+        let sale = crowd(request.method().as_str(), request.uri().path());
+        let Some((api, sale)) = self.crowd.as_ref().zip(sale) else {
             let Ok(response) = self.router.clone().oneshot(request).await;
             return response;
         };
         let started = self.clock.monotonic();
         let sale = sale.to_owned();
         let response = orders::place_in(api, &sale, request).await;
-        let time = self.clock.monotonic().saturating_sub(started);
-        api.order_durations.record(response.status(), time);
+        self.measure(api, response.status(), started);
         response
+    }
+
+    /// Answers an order that the lane has read.
+    async fn order(&self, api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
+        let started = self.clock.monotonic();
+        let placed = AssertUnwindSafe(orders::place_asked(api, sale, asked)).catch_unwind().await;
+        let answer = placed.unwrap_or_else(|_| Answer::Made(Problem::internal().into_response()));
+        self.measure(api, answer.status(), started);
+        answer
+    }
+
+    fn measure(&self, api: &Api, status: StatusCode, started: Duration) {
+        api.order_durations.record(status, self.clock.monotonic().saturating_sub(started));
     }
 }
 
@@ -199,10 +216,9 @@ async fn whatever_happens(answer: impl Future<Output = Response>) -> Response {
 }
 
 /// The sale's id, if this is an order.
-fn crowd(request: &Request) -> Option<&str> {
-    let path = request.uri().path().strip_prefix("/v1/sales/")?;
-    let sale = path.strip_suffix("/orders").filter(|sale| !sale.contains(['/', '%']))?;
-    (request.method() == Method::POST).then_some(sale)
+fn crowd<'a>(method: &str, path: &'a str) -> Option<&'a str> {
+    let sale = path.strip_prefix("/v1/sales/")?.strip_suffix("/orders")?;
+    (method == "POST" && !sale.contains(['/', '%', '?'])).then_some(sale)
 }
 
 fn router(api: &Arc<Api>) -> Router<Arc<Api>> {

@@ -9,12 +9,12 @@ use axum::extract::{Request, State};
 use axum::http::header::LOCATION;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields, Node};
+use super::lane::{Answer, Ready};
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
@@ -88,37 +88,65 @@ pub(super) async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, req
     place_in(&api, sale.as_str(), request).await
 }
 
-/// The way of most requests there are, which is why it has no layers around it.
+/// The same for whoever has read no more than the head.
 pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Response {
-    let stall = match api.stall(sale).await {
-        Ok(stall) => stall,
-        Err(problem) => return problem.into_response(),
+    let read = async {
+        let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
+        Ok((key, patience, JsonBytes::read(request, api).await?))
     };
-    match decide(api, &stall, request).await {
-        Ok((outcome, response)) => {
-            stall.decisions.count(outcome);
-            response
-        }
-        Err(problem) => {
-            stall.decisions.count(if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid });
-            problem.into_response()
-        }
+    let answer = match api.stall(sale).await {
+        Err(problem) => return problem.into_response(),
+        Ok(_) if api.is_draining() => return Problem::stopping().into_response(),
+        Ok(stall) => match read.await {
+            Ok((Key(key), patience, JsonBytes(body))) => {
+                let asked = Asked { key: &key, patience, body: &body };
+                place_at(api, &stall, &asked).await
+            }
+            Err(problem) => stall.turn_down(problem),
+        },
+    };
+    match answer {
+        Answer::Ready(ready) => ready.response(),
+        Answer::Made(response) => response,
     }
 }
 
-async fn decide(api: &Arc<Api>, stall: &Stall, request: Request) -> Result<(Outcome, Response), Problem> {
+/// A request to order that has been read.
+pub(super) struct Asked<'a> {
+    pub(super) key: &'a str,
+    pub(super) patience: Patience,
+    pub(super) body: &'a [u8],
+}
+
+/// The way of most requests there are, which is why it has no layers around it.
+pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
+    match api.stall(sale).await {
+        Ok(stall) => place_at(api, &stall, asked).await,
+        Err(problem) => Answer::Made(problem.into_response()),
+    }
+}
+
+async fn place_at(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Answer {
+    match decide(api, stall, asked).await {
+        Ok((outcome, answer)) => {
+            stall.decisions.count(outcome);
+            answer
+        }
+        Err(problem) => stall.turn_down(problem),
+    }
+}
+
+async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
     if api.is_draining() {
         return Err(Problem::stopping());
     }
-    let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
-    let JsonBytes(body) = JsonBytes::read(request, api).await?;
     let sale = &stall.sale;
-    let (customer, lines) = wish(sale, &body)?;
-    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), &key.0);
+    let (customer, lines) = wish(sale, asked.body)?;
+    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), asked.key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
     let shop = api.shop.clone();
     let placement = api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await?;
-    answer(api, stall, placement, patience).await
+    answer(api, stall, placement, asked.patience).await
 }
 
 async fn answer(
@@ -126,25 +154,27 @@ async fn answer(
     stall: &Stall,
     placement: Placement,
     patience: Patience,
-) -> Result<(Outcome, Response), Problem> {
+) -> Result<(Outcome, Answer), Problem> {
+    let made = Answer::Made;
     Ok(match placement {
-        Placement::Accepted(record) => (Outcome::Accepted, accepted(api, record, patience).await),
-        Placement::Repeat(record) => (Outcome::Repeated, repeated(api, record, patience).await),
-        Placement::KeyReused => (Outcome::KeyReused, Problem::key_reused().into_response()),
+        Placement::Accepted(record) => (Outcome::Accepted, made(accepted(api, record, patience).await)),
+        Placement::Repeat(record) => (Outcome::Repeated, made(repeated(api, record, patience).await)),
+        Placement::KeyReused => (Outcome::KeyReused, made(Problem::key_reused().into_response())),
         Placement::Refused(refusal) => refused(stall, refusal),
         Placement::UnknownSale => return Err(Problem::not_found("sale")),
         Placement::Unavailable(effect) => return Err(Problem::unavailable(effect)),
     })
 }
 
-fn refused(stall: &Stall, refusal: Refusal) -> (Outcome, Response) {
-    match refusal {
-        Refusal::SoldOut { sku, may_return } => (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
-        Refusal::LimitReached { limit, used } => (Outcome::Limit, Problem::customer_limit(limit, used).into_response()),
-        Refusal::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at).into_response()),
-        Refusal::Paused => (Outcome::Paused, Problem::sale_paused().into_response()),
-        Refusal::Ended => (Outcome::Ended, Problem::sale_ended().into_response()),
-    }
+fn refused(stall: &Stall, refusal: Refusal) -> (Outcome, Answer) {
+    let (outcome, problem) = match refusal {
+        Refusal::SoldOut { sku, may_return } => return (Outcome::SoldOut, stall.sold_out(&sku, may_return)),
+        Refusal::LimitReached { limit, used } => (Outcome::Limit, Problem::customer_limit(limit, used)),
+        Refusal::NotOpen { opens_at } => (Outcome::NotOpen, Problem::sale_not_open(opens_at)),
+        Refusal::Paused => (Outcome::Paused, Problem::sale_paused()),
+        Refusal::Ended => (Outcome::Ended, Problem::sale_ended()),
+    };
+    (outcome, Answer::Made(problem.into_response()))
 }
 
 /// An accepted order, or what was decided on it while its client waited. Whatever fails in the meantime, it is accepted.
@@ -265,7 +295,7 @@ fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Unit
 pub(super) struct Stall {
     sale: Arc<Sale>,
     decisions: Decisions,
-    sold_out: Vec<[(Problem, Bytes); 2]>,
+    sold_out: Vec<[Arc<Ready>; 2]>,
 }
 
 /// The stalls of all sales that somebody ordered from.
@@ -274,23 +304,21 @@ pub(super) struct Stalls(RwLock<HashMap<SaleId, Arc<Stall>>>);
 
 impl Stall {
     fn new(sale: Arc<Sale>) -> Self {
-        let ready = |problem: Problem| {
-            let body = problem.body();
-            (problem, body)
-        };
-        let both = |sku| [false, true].map(|may_return| ready(Problem::sold_out(sku, may_return)));
+        let both = |sku| [false, true].map(|may_return| Ready::of(&Problem::sold_out(sku, may_return)));
         let sold_out = sale.items.iter().map(|item| both(&item.sku)).collect();
         Self { decisions: Decisions::of(&sale.id), sold_out, sale }
     }
 
-    fn sold_out(&self, sku: &Sku, may_return: bool) -> Response {
+    fn sold_out(&self, sku: &Sku, may_return: bool) -> Answer {
         match self.sale.items.iter().position(|item| item.sku == *sku) {
-            Some(index) => {
-                let (problem, body) = &self.sold_out[index][usize::from(may_return)];
-                problem.respond(body.clone())
-            }
-            None => Problem::sold_out(sku, may_return).into_response(),
+            Some(index) => Answer::Ready(self.sold_out[index][usize::from(may_return)].clone()),
+            None => Answer::Made(Problem::sold_out(sku, may_return).into_response()),
         }
+    }
+
+    fn turn_down(&self, problem: Problem) -> Answer {
+        self.decisions.count(if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid });
+        Answer::Made(problem.into_response())
     }
 }
 

@@ -74,13 +74,14 @@ impl Key {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut keys = headers.get_all("idempotency-key").iter();
         let (Some(key), None) = (keys.next(), keys.next()) else { return Err(Problem::key_missing()) };
+        Key::read(key.as_bytes()).map(|key| Key(key.to_owned())).ok_or_else(Problem::key_missing)
+    }
+
+    /// The key in a header's value, if it is one.
+    pub(super) fn read(value: &[u8]) -> Option<&str> {
         let printable = |byte: &u8| (b' '..=b'~').contains(byte);
-        match key.to_str() {
-            Ok(key) if (1..=limits::TEXT_BYTES_MAX).contains(&key.len()) && key.as_bytes().iter().all(printable) => {
-                Ok(Key(key.to_owned()))
-            }
-            _ => Err(Problem::key_missing()),
-        }
+        let good = (1..=limits::TEXT_BYTES_MAX).contains(&value.len()) && value.iter().all(printable);
+        std::str::from_utf8(value).ok().filter(|_| good)
     }
 }
 
@@ -156,9 +157,13 @@ impl FromRequest<Arc<Api>> for JsonBytes {
 }
 
 fn says_json(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    essence.eq_ignore_ascii_case("application/json")
+    headers.get(CONTENT_TYPE).is_some_and(|value| is_json(value.as_bytes()))
+}
+
+/// Whether a content type is JSON's, whatever its parameters.
+pub(super) fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
 #[cfg(test)]

@@ -12,13 +12,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, watch};
 
 use super::stall::StallGuard;
-use super::{Site, metrics};
+use super::{Site, lane, metrics};
 use crate::model::limits;
 
 /// After a failed accept, usually for want of file descriptors.
@@ -69,9 +68,9 @@ impl Default for Limits {
 /// finish, within its limit.
 pub async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Output = ()>) {
     let site = Arc::new(site);
-    let graceful = GracefulShutdown::new();
+    let (close, closing) = watch::channel(false);
     {
-        let accepting = pin!(accept(listener, site.clone(), &graceful));
+        let accepting = pin!(accept(listener, site.clone(), Closing(closing)));
         let upkeep = pin!(metrics::upkeep(&*site.clock));
         let shutdown = pin!(shutdown);
         select(shutdown, select(accepting, upkeep)).await;
@@ -79,17 +78,30 @@ pub async fn serve(listener: TcpListener, site: Site, shutdown: impl Future<Outp
     if let Some(api) = &site.api {
         api.drain();
     }
-    let finished = pin!(graceful.shutdown());
+    close.send_replace(true);
+    // Every connection has a receiver.
+    let finished = pin!(close.closed());
     let late = site.clock.sleep(site.limits.shutdown_time_max);
     if let Either::Right(_) = select(finished, late).await {
         tracing::warn!("some requests did not finish in time");
     }
 }
 
-async fn accept(listener: TcpListener, site: Arc<Site>, graceful: &GracefulShutdown) {
-    let limits = site.limits.clone();
-    let builder = builder(&limits);
-    let free = Arc::new(Semaphore::new(limits.connections_max));
+/// A connection's ear for the end of the server.
+#[derive(Clone)]
+pub(super) struct Closing(watch::Receiver<bool>);
+
+impl Closing {
+    /// Comes back when the connection has to end after what it is at.
+    pub(super) async fn wait(&mut self) {
+        // Without a sender the server is gone, and the connection has to end as well.
+        let _told = self.0.wait_for(|closing| *closing).await;
+    }
+}
+
+async fn accept(listener: TcpListener, site: Arc<Site>, closing: Closing) {
+    let builder = Arc::new(builder(&site.limits));
+    let free = Arc::new(Semaphore::new(site.limits.connections_max));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -99,8 +111,19 @@ async fn accept(listener: TcpListener, site: Arc<Site>, graceful: &GracefulShutd
                 continue;
             }
         };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection ended before it began");
+        }
         match free.clone().try_acquire_owned() {
-            Ok(permit) => connect(stream, permit, &builder, &limits, site.clone(), graceful),
+            Ok(permit) => {
+                let (site, builder, closing) = (site.clone(), builder.clone(), closing.clone());
+                tokio::spawn(async move {
+                    if let Err(error) = connection(stream, &builder, site, closing).await {
+                        tracing::debug!(%error, "a connection ended early");
+                    }
+                    drop(permit);
+                });
+            }
             Err(_) => drop(tokio::spawn(turn_away(stream))),
         }
     }
@@ -116,29 +139,30 @@ fn builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn connect(
+/// The crowd's lane first, and hyper for whatever does not fit into it.
+async fn connection(
     stream: TcpStream,
-    permit: OwnedSemaphorePermit,
     builder: &http1::Builder,
-    limits: &Limits,
     site: Arc<Site>,
-    graceful: &GracefulShutdown,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection ended before it began");
+    mut closing: Closing,
+) -> anyhow::Result<()> {
+    let mut stream = StallGuard::new(stream, site.limits.write_stall_max);
+    if let Some(api) = &site.crowd {
+        match lane::run(stream, &site, api, &mut closing).await? {
+            Some(back) => stream = back,
+            None => return Ok(()),
+        }
     }
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let site = site.clone();
         async move { Ok::<_, Infallible>(site.answer(request.map(Body::new)).await) }
     });
-    let io = TokioIo::new(StallGuard::new(stream, limits.write_stall_max));
-    let connection = graceful.watch(builder.serve_connection(io, service));
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended early");
-        }
-        drop(permit);
-    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        served = connection.as_mut() => return Ok(served?),
+        () = closing.wait() => connection.as_mut().graceful_shutdown(),
+    }
+    Ok(connection.await?)
 }
 
 /// Everyone gets an answer, even one too many. What the client sends meanwhile is read, or else it would lose the answer.

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Interval, interval_at};
 
@@ -13,6 +14,8 @@ use crate::fault::{self, Moment};
 /// A stream that fails when a write waits for longer than its limit.
 pub(super) struct StallGuard<S> {
     stream: S,
+    /// What was read and put back.
+    unread: Bytes,
     stall_max: Duration,
     /// Ticks while a write waits.
     waiting: Option<Interval>,
@@ -20,7 +23,12 @@ pub(super) struct StallGuard<S> {
 
 impl<S> StallGuard<S> {
     pub(super) fn new(stream: S, stall_max: Duration) -> Self {
-        Self { stream, stall_max, waiting: None }
+        Self { stream, unread: Bytes::new(), stall_max, waiting: None }
+    }
+
+    /// Lets the next reader begin with this, of which nothing was used.
+    pub(super) fn put_back(&mut self, unread: Bytes) {
+        self.unread = unread;
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -43,7 +51,12 @@ fn answered(poll: &Poll<io::Result<usize>>) {
 
 impl<S: AsyncRead + Unpin> AsyncRead for StallGuard<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(context, into);
+        }
+        let count = self.unread.len().min(into.remaining());
+        into.put_slice(&self.unread.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 
