@@ -14,8 +14,10 @@ use crate::{ceilings, crowd, growth, million, settled};
 const PLENTY: u64 = 500_000_000;
 /// Longer than any run.
 const HOLD_SECONDS: u32 = 6 * 3600;
-/// Connections of the crowd, unless a figure says otherwise.
+/// Connections of the crowd that comes too late.
 const CONNECTIONS: u32 = 64;
+/// Connections of the crowd that buys: an order waits for its commit, and the next one of its connection for the answer.
+const BUYERS: u32 = 512;
 
 /// All of them, in the sequence of the report.
 const NAMES: [&str; 15] = [
@@ -118,8 +120,8 @@ async fn sold_out(
     let mut figure = report.figure(name, &format!("sold-out answers, {}", deployment(distributed)), "/s");
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("the same 409 from the control")));
     for round in 0..=effort.rounds {
-        let theirs = ask(&control.url, &sale, &[control.pid], effort)?;
-        let ours = ask(&scene.target.url, &sale, &scene.pids(), effort)?;
+        let theirs = ask(&control.url, &sale, &[control.pid], CONNECTIONS, effort)?;
+        let ours = ask(&scene.target.url, &sale, &scene.pids(), CONNECTIONS, effort)?;
         ensure!(ours.refused == ours.answers && theirs.refused == theirs.answers, "somebody was not refused");
         // The first round warms everything up.
         if round > 0 {
@@ -157,10 +159,10 @@ async fn accepts(
     let clock = RealClock::new();
     let mut settled_per_s = Vec::new();
     for round in 0..=effort.rounds {
-        let theirs = ask(&control.url, &sale, &[control.pid], effort)?;
+        let theirs = ask(&control.url, &sale, &[control.pid], BUYERS, effort)?;
         let sale = plenty(&scene).await?;
         let started = clock.monotonic();
-        let ours = ask(&scene.target.url, &sale, &scene.pids(), effort)?;
+        let ours = ask(&scene.target.url, &sale, &scene.pids(), BUYERS, effort)?;
         scene.settled(&sale).await?;
         let took = clock.monotonic() - started;
         ensure!(ours.refused == 0, "{} of {} orders were not accepted", ours.refused, ours.answers);
@@ -182,6 +184,6 @@ pub(crate) async fn plenty(scene: &Scene) -> anyhow::Result<String> {
     scene.sale(PLENTY, HOLD_SECONDS).await
 }
 
-fn ask(url: &str, sale: &str, pids: &[u32], effort: &Effort) -> anyhow::Result<Burst> {
-    wrk::run(&Load { url, sale, sales: 1, connections: CONNECTIONS, seconds: effort.seconds, pids })
+fn ask(url: &str, sale: &str, pids: &[u32], connections: u32, effort: &Effort) -> anyhow::Result<Burst> {
+    wrk::run(&Load { url, sale, sales: 1, connections, seconds: effort.seconds, pids })
 }
