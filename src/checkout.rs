@@ -36,6 +36,15 @@ pub enum Placement {
     Unavailable(Effect),
 }
 
+/// The order's refusal, if the gate can tell it without taking anything; otherwise place it. Whoever asks may go away at
+/// any time.
+pub async fn refuse(shop: &Shop, order: &Order) -> Result<Option<Refusal>> {
+    if shop.queue_down.load(Ordering::Relaxed) || shop.pushing.is_full() {
+        return Ok(None);
+    }
+    shop.gate.refuse(order).await
+}
+
 /// Places an order. After [`Placement::Accepted`] it is kept, whatever crashes. Asked again it is
 /// [`Placement::Repeat`]: nothing is taken twice.
 ///

@@ -10,8 +10,8 @@ use super::latch::{Latch, Word};
 use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
 use crate::model::{
-    Claim, Customer, Epoch, Move, MoveKind, OrderId, Result, Sale, SaleId, SaleState, Seq, Snapshot, Time, Units, Verb,
-    Window,
+    Claim, Customer, Epoch, Move, MoveKind, Order, OrderId, Result, Sale, SaleId, SaleState, Seq, Snapshot, Time,
+    Units, Verb, Window,
 };
 
 /// Keeps every sale in memory.
@@ -36,10 +36,17 @@ impl Gate for MemoryGate {
     async fn admit(&self, claim: &Claim) -> Result<Admission> {
         let Some(gate) = self.sale(claim.sale()) else { return Ok(Admission::Unloaded) };
         let now = self.clock.now();
-        Ok(match gate.refuse_at_once(claim, now) {
-            Some(refusal) => Admission::Refused(refusal),
-            None => gate.lock().admit(&gate, claim, now),
-        })
+        if let Claim::Order(order) = claim
+            && let Some(refusal) = gate.refuse_at_once(order, now)
+        {
+            return Ok(Admission::Refused(refusal));
+        }
+        Ok(gate.lock().admit(&gate, claim, now))
+    }
+
+    async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
+        let gate = self.sale(&order.sale);
+        Ok(gate.and_then(|gate| gate.refuse_at_once(order, self.clock.now())))
     }
 
     async fn load(&self, snapshot: &Snapshot, epoch: Epoch) -> Result<bool> {
@@ -162,9 +169,9 @@ impl SaleGate {
     }
 
     /// The latch's word, which holds until the sale's window ends.
-    fn refuse_at_once(&self, claim: &Claim, now: Time) -> Option<Refusal> {
-        let lines = claim.lines().iter().filter_map(|line| self.index(line));
-        let (sku, may_return) = self.latch.refuses(claim.id(), lines)?;
+    fn refuse_at_once(&self, order: &Order, now: Time) -> Option<Refusal> {
+        let lines = order.lines.iter().filter_map(|line| self.index(line));
+        let (sku, may_return) = self.latch.refuses(order.id, lines)?;
         let over = self.sale.window.closes_at.is_some_and(|end| now >= end);
         (!over).then(|| self.sold_out(sku, may_return))
     }

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 pub use memory::MemoryGate;
 pub use redis::RedisGate;
 
-use crate::model::{Claim, Epoch, Move, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
+use crate::model::{Claim, Epoch, Move, Order, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
 
 /// The gate's promise. Every method may be called twice.
 #[async_trait]
@@ -25,6 +25,13 @@ pub trait Gate: Send + Sync {
     /// open gate only, under whose epoch it may be pushed. A withdrawal is admitted before the window
     /// and while the sale is paused, and no limit counts it.
     async fn admit(&self, claim: &Claim) -> Result<Admission>;
+
+    /// The order's refusal, where the gate can tell it without taking anything; `None` says nothing, and [`Gate::admit`]
+    /// says the rest. Whoever asks may go away at any time.
+    async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
+        let _ = order;
+        Ok(None)
+    }
 
     /// Takes over what the ledger knows, under this epoch, and forgets what it knew before, except what it carries over:
     /// the claims that are pending here and that the ledger does not know stay pending, under the new epoch, as long as

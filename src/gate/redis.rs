@@ -24,9 +24,9 @@ use async_trait::async_trait;
 use self::lane::{Lane, read_claim};
 use self::link::Link;
 use self::script::{Answer, Call, FIND, FOLLOW, Keys, OPEN, PENDING, VIEW, damaged};
-use super::{Admission, Gate, GateItem, GateView};
+use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
-use crate::model::{Claim, Effect, Epoch, Error, Move, OrderId, Result, SaleId, Seq, Sku, Snapshot, limits};
+use crate::model::{Claim, Effect, Epoch, Error, Move, Order, OrderId, Result, SaleId, Seq, Sku, Snapshot, limits};
 use crate::remote::Unusable;
 
 /// How often a reading of the pending claims begins again because the gate was loaded meanwhile.
@@ -92,6 +92,14 @@ impl Gate for RedisGate {
             self.leave(claim.sale(), &lane);
         }
         admission
+    }
+
+    async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
+        let lane = self.lanes.read().expect("no holder panics").get(&order.sale).cloned();
+        match lane {
+            Some(lane) => lane.refuse(order).await,
+            None => Ok(None),
+        }
     }
 
     async fn load(&self, snapshot: &Snapshot, epoch: Epoch) -> Result<bool> {

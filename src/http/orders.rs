@@ -96,7 +96,7 @@ pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Re
     };
     let answer = match api.stall(sale).await {
         Err(problem) => return problem.into_response(),
-        Ok(_) if api.is_draining() => return Problem::stopping().into_response(),
+        Ok(stall) if api.is_draining() => stall.turn_down(Problem::stopping()),
         Ok(stall) => match read.await {
             Ok((Key(key), patience, JsonBytes(body))) => {
                 let asked = Asked { key: &key, patience, body: &body };
@@ -121,6 +121,7 @@ pub(super) struct Asked<'a> {
 /// The way of most requests there are, which is why it has no layers around it.
 pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
     match api.stall(sale).await {
+        Ok(stall) if api.is_draining() => stall.turn_down(Problem::stopping()),
         Ok(stall) => place_at(api, &stall, asked).await,
         Err(problem) => Answer::Made(problem.into_response()),
     }
@@ -137,13 +138,13 @@ async fn place_at(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Answer {
 }
 
 async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
-    if api.is_draining() {
-        return Err(Problem::stopping());
-    }
     let sale = &stall.sale;
     let (customer, lines) = wish(sale, asked.body)?;
     let id = api.shop.mint.id("order", &sale.id, customer.as_str(), asked.key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
+    if let Some(refusal) = checkout::refuse(&api.shop, &order).await? {
+        return Ok(refused(stall, refusal));
+    }
     let shop = api.shop.clone();
     let placement = api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await?;
     answer(api, stall, placement, asked.patience).await

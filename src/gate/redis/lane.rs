@@ -13,7 +13,7 @@ use super::script::{ADMIT, Answer, Keys, damaged};
 use crate::batcher::{Batcher, Batches, Gone, Waiting, batcher};
 use crate::clock::Clock;
 use crate::gate::{Admission, Refusal};
-use crate::model::{Claim, Effect, Epoch, Error, Result, SaleId, Time, limits};
+use crate::model::{Claim, Effect, Epoch, Error, Order, Result, SaleId, Time, limits};
 
 /// One sale, as this process asks for it.
 pub(super) struct Lane {
@@ -47,10 +47,18 @@ impl Lane {
         lane
     }
 
+    /// What the front says of an order, if something is sold out.
+    pub(super) async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
+        let Some(front) = self.front() else { return Ok(None) };
+        match front.refuses(order) {
+            Some(asked) => front.ask(order.id, asked).await,
+            None => Ok(None),
+        }
+    }
+
     pub(super) async fn admit(&self, claim: &Claim) -> Result<Admission> {
-        if let (Claim::Order(order), Some(front)) = (claim, self.front())
-            && let Some(asked) = front.refuses(order)
-            && let Some(refusal) = front.ask(order.id, asked).await?
+        if let Claim::Order(order) = claim
+            && let Some(refusal) = self.refuse(order).await?
         {
             return Ok(Admission::Refused(refusal));
         }

@@ -25,6 +25,7 @@ macro_rules! gate_contract {
                 sold_out_names_the_sku_and_says_whether_it_may_return
                 what_sells_at_once_does_not_return
                 a_retry_is_never_sold_out
+                what_is_refused_beforehand_is_refused_and_nothing_is_taken
                 the_limit_counts_all_units_of_a_customer
                 what_lapses_counts_no_more_for_the_limit
                 the_window_decides_when_orders_are_admitted
@@ -225,6 +226,22 @@ async fn a_retry_is_never_sold_out(hall: Hall) {
     assert_eq!(hall.admit(&one(1)).await, repeat(&one(1)));
     hall.follow(&hall.settle(&[&one(1)]).await).await;
     assert_eq!(hall.admit(&one(1)).await, Admission::Repeat(None));
+}
+
+async fn what_is_refused_beforehand_is_refused_and_nothing_is_taken(hall: Hall) {
+    let beforehand = async |claim: &Claim| {
+        let Claim::Order(order) = claim else { unreachable!("an order") };
+        hall.gate.refuse(order).await.unwrap()
+    };
+    assert_eq!(beforehand(&one(1)).await, None, "of an unknown sale nothing is known");
+    hall.open(&sale("s", &["a"]), &[1]).await;
+    assert_eq!(beforehand(&one(1)).await, None);
+    assert_eq!(hall.admit(&one(1)).await, Admission::Admitted(ONE), "asking took nothing");
+    assert_eq!(hall.admit(&one(2)).await, sold_out("a", true));
+    let refused = beforehand(&one(2)).await.map(Admission::Refused);
+    assert_eq!(refused, Some(sold_out("a", true)), "what was sold out a moment ago is told without taking");
+    assert_eq!(beforehand(&one(1)).await, None, "a retry is never sold out");
+    assert_eq!(hall.counts().await, [(0, 1)]);
 }
 
 async fn the_limit_counts_all_units_of_a_customer(hall: Hall) {
