@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::gate::GateItem;
+use crate::gate::{GateItem, GateView};
 use crate::ledger::journal::{Finding, Invariant};
 use crate::model::{Error, Item, Places, Result, SaleId, SaleRecord, Seq, Sku, Units, limits};
 use crate::shop::Shop;
@@ -99,23 +99,35 @@ pub struct Audit {
 
 /// Where a sale's units are now, all layers at one watermark; `None` for an unknown sale.
 pub async fn stock(shop: &Shop, sale: &SaleId) -> Result<Option<Stock>> {
+    Ok(survey(shop, sale).await?.map(|(_, stock)| stock))
+}
+
+/// The same with the sale as the ledger had it, at this watermark or a later one.
+pub async fn survey(shop: &Shop, sale: &SaleId) -> Result<Option<(SaleRecord, Stock)>> {
     // The gate follows committed moves only, so what is read from the ledger afterwards is never behind it.
     let view = shop.gate.view(sale).await?;
     let Some(record) = shop.ledger.sale(sale).await? else { return Ok(None) };
     let view = view.filter(|view| view.epoch == record.epoch.epoch && view.watermark <= record.watermark);
-    let Some(view) = view else { return Ok(Some(without_gate(&record))) };
-    let places = rewind(shop, &record, view.watermark).await?;
+    let stock = match view {
+        Some(view) => with_gate(shop, &record, &view).await?,
+        None => without_gate(&record),
+    };
+    Ok(Some((record, stock)))
+}
+
+async fn with_gate(shop: &Shop, record: &SaleRecord, view: &GateView) -> Result<Stock> {
+    let places = rewind(shop, record, view.watermark).await?;
     let items: Vec<StockItem> = places.iter().zip(&view.items).map(|(at, gate)| item(*at, gate)).collect();
     let agree = |(at, gate): (&Places, &GateItem)| {
         u64::from(gate.available.get()) + u64::from(gate.pending.get()) == u64::from(at.available.get())
     };
-    Ok(Some(Stock {
-        sale: sale.clone(),
+    Ok(Stock {
+        sale: record.sale.id.clone(),
         watermark: view.watermark,
         conserved: places.iter().all(Places::conserved) && places.iter().zip(&view.items).all(agree),
         in_flight: items.iter().map(|item| u64::from(item.in_flight.get())).sum(),
         items,
-    }))
+    })
 }
 
 fn item(at: Places, gate: &GateItem) -> StockItem {

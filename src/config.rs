@@ -17,6 +17,10 @@ pub struct Serve {
     #[arg(long, value_enum, default_value_t = Role::All)]
     pub role: Role,
 
+    /// Let the console call a crowd, kill the worker, deliver twice and freeze the gate. On this machine only
+    #[arg(long)]
+    pub demo: bool,
+
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's own")]
     pub process: Process,
@@ -150,6 +154,12 @@ impl Serve {
             );
         }
         let public = self.listen().is_some_and(|listen| !listen.ip().is_loopback());
+        if self.demo && (public || self.role != Role::All) {
+            bail!(
+                "--demo lets whoever has the console break things on purpose: it needs --role all and an address that \
+                 only this machine reaches, such as 127.0.0.1:8080"
+            );
+        }
         if public && self.role != Role::Worker && given(&self.tokens.admin_token).is_none() {
             bail!(
                 "{} can be reached from other machines, and there is no admin token. Set SLUICE_ADMIN_TOKEN, or listen \
@@ -297,6 +307,15 @@ mod tests {
         assert!(refused.contains("SLUICE_ADMIN_TOKEN"), "{refused}");
         refusal(&["--listen", "0.0.0.0:8080", "--admin-token", " "]);
         assert!(matches!(checked(&["--listen", "0.0.0.0:8080", "--admin-token", "hunter2"]), Ok(None)));
+    }
+
+    #[test]
+    fn a_demonstration_stays_on_this_machine() {
+        let refused = refusal(&["--demo", "--listen", "0.0.0.0:8080", "--admin-token", "hunter2"]);
+        assert!(refused.contains("--demo"), "{refused}");
+        let all = ["--demo", "--database-url", "d", "--redis-url", "r", "--rabbitmq-url", "q"];
+        assert!(refusal(&[&all[..], &["--role", "api"]].concat()).contains("--role all"));
+        assert!(matches!(checked(&all), Ok(Some(_))));
     }
 
     #[test]

@@ -14,9 +14,11 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::load::{exit_code, interrupted};
-use super::serve::run_by;
+use super::report::Report;
+use super::serve::{console, run_by, surround};
 use crate::clock::{Clock, RealClock};
-use crate::config::Role;
+use crate::config::{Role, Secret};
+use crate::demo::{Chaos, Demo};
 use crate::deployment::{self, Deployment};
 use crate::http::{self, Api, Limits, Site, Tokens};
 use crate::load::crowd::Habits;
@@ -64,6 +66,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
 
+    /// PostgreSQL without TLS, which then takes part in the race
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<Secret>,
+
+    /// Write what came of it to this file: a page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
     /// End when the crowd has gone
     #[arg(long)]
     exit: bool,
@@ -80,18 +90,21 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let deployment = Arc::new(deployment::embedded(&data.path, clock.clone()).await?);
-    let api = Api::new(
+    let mut deployment = deployment::embedded(&data.path, clock.clone()).await?;
+    let chaos = surround(&mut deployment)?;
+    let deployment = Arc::new(deployment);
+    let api = Api::with_demo(
         deployment.shop.clone(),
         run_by(&deployment),
         Tokens::new([token.as_str()].into_iter(), std::iter::empty()),
         Limits::default(),
         true,
+        Some(Demo::new(url.clone(), chaos.clone(), clock.clone(), args.database_url.clone())),
     );
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn({
         let deployment = deployment.clone();
-        async move { serve(listener, api, &deployment, stopped).await }
+        async move { serve(listener, api, &deployment, &chaos, stopped).await }
     });
     let shown = show(&args, &url, &token, &deployment, clock).await;
     drop(stop);
@@ -100,14 +113,20 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 /// Serves until the other end of `stopped` is gone, then settles what is left.
-async fn serve(listener: TcpListener, api: Arc<Api>, deployment: &Deployment, stopped: oneshot::Receiver<()>) {
+async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    deployment: &Deployment,
+    chaos: &Chaos,
+    stopped: oneshot::Receiver<()>,
+) {
     let serving = async {
         http::serve(listener, Site::whole(api), async { drop(stopped.await) }).await;
         if !deployment.drain().await {
             tracing::warn!("some orders are left for the next start");
         }
     };
-    let (serving, running) = (std::pin::pin!(serving), std::pin::pin!(deployment.run(Role::All)));
+    let (serving, running) = (std::pin::pin!(serving), std::pin::pin!(chaos.run_worker(|| deployment.run(Role::All))));
     match select(serving, running).await {
         Either::Left(_) | Either::Right(_) => {}
     }
@@ -127,12 +146,13 @@ async fn show(
     for layer in &deployment.layers {
         println!("  {:<8}{}, {}", layer.name, layer.run_by, layer.place);
     }
-    println!("  {:<8}{url}\n", "API");
+    println!("  {:<8}{}", "console", console(url, Some(token)));
+    println!("  {:<8}{url}/docs/\n", "API");
     let (units, customers) = (grouped(args.units.into()), grouped(args.customers.into()));
     println!("{units} consoles, one per customer, go on sale. {customers} people want one. Some click twice,");
     println!("some ask again, some hang up before the answer and come back. Here they come …\n");
     let plan = Plan {
-        targets: vec![target],
+        targets: vec![target.clone()],
         sale: sale.clone(),
         token: Some(token.to_owned()),
         habits: habits(args),
@@ -149,6 +169,9 @@ async fn show(
         () = interrupted(2) => bail!("interrupted: nothing was checked"),
     };
     tell(&summary);
+    if let Some(file) = args.report.clone() {
+        Report { file, target, token: token.to_owned(), by: "sluice demo" }.write(&summary).await?;
+    }
     if !args.exit {
         invite(url, &sale, token);
         interrupted(1).await;
@@ -223,11 +246,13 @@ fn bar(count: u64, of: u64) -> String {
 
 /// What to try next. It goes to stderr: the verdict is the last line of the output.
 fn invite(url: &str, sale: &SaleId, token: &str) {
+    let console = console(url, Some(token));
     eprintln!(
         "
 Still running. Try:
 
-  the API     {url}/docs
+  the console {console}
+  the API     {url}/docs/
   the sale    curl -s {url}/v1/sales/{sale}
   an order    curl -s {url}/v1/sales/{sale}/orders -H 'content-type: application/json' \\
                 -H 'idempotency-key: mine-1' -d '{{\"customer\":\"me\",\"lines\":[{{\"sku\":\"console\",\"quantity\":1}}]}}'

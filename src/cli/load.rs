@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 
 use super::client::ServerNote;
+use super::report::Report;
 use super::serve::TOKEN_FILE;
 use crate::audit::Verdict;
 use crate::clock::{Clock, RealClock};
@@ -34,6 +35,7 @@ const EXAMPLES: &str = "Examples:
   sluice load --sale drop --confirm 0.8 --cancel 0.1     holds become sales, or come back
   sluice load --url http://10.0.0.1 --url http://10.0.0.2 --insist 30s --twice --i-own-this-server
                                                          through an outage; then everything once more
+  sluice load --orders 100000 --report drop.html         a report that anybody can open
   sluice load --orders 100000 --seed 7 --json            the same crowd every time, for a script
 
 Latencies count from the moment a request was due, so a server that falls behind cannot hide it. A request counts as
@@ -129,6 +131,10 @@ pub(super) struct Args {
     #[arg(long)]
     json: bool,
 
+    /// Write what came of it to this file: a page that needs nothing else
+    #[arg(long, value_name = "FILE", conflicts_with = "no_audit")]
+    report: Option<PathBuf>,
+
     /// Do not check the answers; needs no token
     #[arg(long)]
     no_audit: bool,
@@ -153,13 +159,18 @@ pub(super) struct Args {
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
-    let json = args.json;
+    let (json, file) = (args.json, args.report.clone());
     let plan = plan(args, &*clock).await?;
+    let report = file.zip(plan.targets.first().cloned()).zip(plan.token.clone());
+    let report = report.map(|((file, target), token)| Report { file, target, token, by: "sluice load" });
     let summary = tokio::select! {
         summary = load::run(plan, clock, interrupted(1)) => summary?,
         () = interrupted(2) => bail!("interrupted: nothing was checked"),
     };
     print(&summary, json)?;
+    if let Some(report) = report {
+        report.write(&summary).await?;
+    }
     Ok(exit_code(&summary))
 }
 

@@ -11,6 +11,8 @@ mod load;
 mod migrate;
 mod openapi;
 mod print;
+mod race;
+mod report;
 mod sale;
 mod serve;
 
@@ -43,6 +45,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Sell 1,000 units to a crowd of 20,000, in this process, and prove that it came out exact
     Demo(demo::Args),
+    /// Let the same crowd buy in several ways side by side, and see which of them oversell
+    Race(race::Args),
     /// Send an open-model crowd to a running Sluice, then hold the ledger to every answer it gave
     Load(load::Args),
     /// Create, read and steer sales of a running server
@@ -65,6 +69,7 @@ impl Cli {
             Command::Worker(args) => serve::run_worker(args).await,
             Command::Migrate(args) => migrate::run(args).await,
             Command::Demo(args) => demo::run(args).await,
+            Command::Race(args) => race::run(args).await,
             Command::Load(args) => load::run(args).await,
             Command::Sale(args) => sale::run(args).await,
             Command::Audit(args) => audit::run(args).await,

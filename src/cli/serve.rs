@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 use super::client::ServerNote;
 use crate::clock::{Clock, RealClock};
 use crate::config::{self, LogFormat, Role};
+use crate::demo::{Chaos, Demo};
 use crate::deployment::{self, Deployment, Layer, create_private};
 use crate::http::{self, Api, Limits, RunBy, Site, Tokens};
 
@@ -48,7 +49,8 @@ pub(super) struct WorkerArgs {
 }
 
 pub(super) async fn run_worker(WorkerArgs { process }: WorkerArgs) -> anyhow::Result<ExitCode> {
-    run(Args { config: config::Serve { role: Role::Worker, process, tokens: config::Tokens::default() } }).await
+    let config = config::Serve { role: Role::Worker, demo: false, process, tokens: config::Tokens::default() };
+    run(Args { config }).await
 }
 
 pub(super) async fn run(Args { config }: Args) -> anyhow::Result<ExitCode> {
@@ -65,8 +67,9 @@ pub(super) async fn run(Args { config }: Args) -> anyhow::Result<ExitCode> {
         Some(servers) => join_servers(servers, process, listener.as_ref(), &clock, &stop).await?,
         None => Some(deployment::embedded(&process.data.path, clock.clone()).await?),
     };
-    let Some(deployment) = opened else { return Ok(ExitCode::SUCCESS) };
-    let server = Server { deployment: Arc::new(deployment), role: config.role, stop };
+    let Some(mut deployment) = opened else { return Ok(ExitCode::SUCCESS) };
+    let chaos = if config.demo { Some(surround(&mut deployment)?) } else { None };
+    let server = Server { deployment: Arc::new(deployment), role: config.role, chaos, stop };
     match listener {
         Some(listener) => server.serve(listener, &config, clock.as_ref()).await?,
         None => server.work().await?,
@@ -110,7 +113,17 @@ async fn join_servers(
 struct Server {
     deployment: Arc<Deployment>,
     role: Role,
+    /// Only in a demonstration.
+    chaos: Option<Arc<Chaos>>,
     stop: Stop,
+}
+
+/// Chaos around the layers of a deployment that nobody uses yet.
+pub(super) fn surround(deployment: &mut Deployment) -> anyhow::Result<Arc<Chaos>> {
+    let shop = Arc::get_mut(&mut deployment.shop).context("the shop is in use already")?;
+    let chaos = Chaos::new(shop.clock.clone());
+    chaos.surround(shop);
+    Ok(chaos)
 }
 
 impl Server {
@@ -128,7 +141,10 @@ impl Server {
         let admin = config::each(&config.tokens.admin_token).chain(generated.as_deref());
         let tokens = Tokens::new(admin, config::each(&config.tokens.shop_token));
         let shop = self.deployment.shop.clone();
-        let api = Api::new(shop, run_by(&self.deployment), tokens, Limits::default(), address.ip().is_loopback());
+        let database = config.process.layers.database()?;
+        let demo = self.chaos.clone().map(|chaos| Demo::new(url(address), chaos, shop.clock.clone(), database));
+        let loopback = address.ip().is_loopback();
+        let api = Api::with_demo(shop, run_by(&self.deployment), tokens, Limits::default(), loopback, demo);
         let site = if takes_orders { Site::whole(api) } else { Site::machine(api) };
         let note = takes_orders.then(|| ServerNote::write(data, &url(address)));
         banner(&self.deployment, address, takes_orders.then_some(data), generated.as_deref());
@@ -160,7 +176,10 @@ impl Server {
 
     fn spawn_work(&self) -> JoinHandle<()> {
         let (deployment, role) = (self.deployment.clone(), self.role);
-        tokio::spawn(async move { deployment.run(role).await })
+        match self.chaos.clone() {
+            None => tokio::spawn(async move { deployment.run(role).await }),
+            Some(chaos) => tokio::spawn(async move { chaos.run_worker(|| deployment.run(role)).await }),
+        }
     }
 
     async fn leave(&self, working: JoinHandle<()>) {
@@ -244,18 +263,25 @@ fn url(address: SocketAddr) -> String {
     format!("http://{address}")
 }
 
+/// Where a browser finds the console. What stands behind the `#` it sends to nobody: the page takes the token from there.
+pub(super) fn console(url: &str, token: Option<&str>) -> String {
+    token.map_or_else(|| format!("{url}/"), |token| format!("{url}/#token={token}"))
+}
+
 /// The token is shown on a terminal only: what goes elsewhere is a log.
 fn banner(deployment: &Deployment, address: SocketAddr, data: Option<&PathBuf>, generated: Option<&str>) {
     let mut lines = introduction(deployment);
     lines.push(format!("  {:8} {address}", "address"));
     if let Some(data) = data {
-        let token = match generated {
-            Some(token) if std::io::stderr().is_terminal() => token.to_owned(),
-            Some(_) => format!("in {}", data.join(TOKEN_FILE).display()),
-            None => "yours".to_owned(),
+        let shown = generated.filter(|_| std::io::stderr().is_terminal());
+        let token = match (shown, generated) {
+            (Some(_), _) => format!("in the console's link, and in {}", data.join(TOKEN_FILE).display()),
+            (None, Some(_)) => format!("in {}", data.join(TOKEN_FILE).display()),
+            (None, None) => "yours".to_owned(),
         };
         lines.push(format!("  {:8} {}", "data", data.display()));
         lines.push(format!("  {:8} {token}", "token"));
+        lines.push(format!("  {:8} {}", "console", console(&url(address), shown)));
         lines.push(format!("  {:8} {}/docs/", "API", url(address)));
     }
     eprintln!("{}", lines.join("\n"));

@@ -108,7 +108,7 @@ async fn guard(api: &Api, request: Request, next: Next, allowed: &[Who]) -> Resp
 
 /// Whether a browser sends this from the server's own page. A program sends no `Origin`. On a loopback address the page
 /// has to be a loopback one as well, or else a foreign name that was rebound to this address would do.
-fn own_origin(request: &Request, loopback: bool) -> bool {
+pub(super) fn own_origin(request: &Request, loopback: bool) -> bool {
     let Some(origin) = request.headers().get(ORIGIN) else { return true };
     let Some(origin) = origin.to_str().ok().and_then(|text| text.parse::<Uri>().ok()) else { return false };
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());

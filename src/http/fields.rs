@@ -174,6 +174,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// True or false.
+    pub(super) fn flag(self) -> Option<bool> {
+        match self.value.as_bool() {
+            None => self.fault("must be true or false"),
+            flag => flag,
+        }
+    }
+
     /// A number of units in a range.
     pub(super) fn count(self, range: RangeInclusive<u32>) -> Option<u32> {
         let number = self.whole(i64::from(*range.start())..=i64::from(*range.end()))?;

@@ -60,13 +60,20 @@ impl Ready {
         Arc::new(Self { problem, body, status: response.status(), head })
     }
 
-    /// For whoever needs more than bytes.
-    pub(super) fn response(&self) -> Response {
+    fn response(&self) -> Response {
         self.problem.respond(self.body.clone())
     }
 }
 
 impl Answer {
+    /// For whoever needs more than bytes.
+    pub(super) fn response(self) -> Response {
+        match self {
+            Answer::Ready(ready) => ready.response(),
+            Answer::Made(response) => response,
+        }
+    }
+
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Answer::Ready(ready) => ready.status,

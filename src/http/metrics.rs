@@ -77,7 +77,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [(Outcome, &'static str); 10] = [
+    pub(super) const ALL: [(Outcome, &'static str); 10] = [
         (Outcome::Accepted, "accepted"),
         (Outcome::Repeated, "repeated"),
         (Outcome::SoldOut, "sold_out"),

@@ -2,11 +2,14 @@
 //! a connection; the other files one subject each.
 
 mod auth;
+mod buyer;
+mod demo;
 mod export;
 mod fields;
 mod health;
 mod journal;
 mod lane;
+mod live;
 mod metrics;
 mod orders;
 mod pages;
@@ -17,6 +20,7 @@ mod server;
 mod shapes;
 mod stall;
 mod stock;
+mod timeline;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -29,10 +33,11 @@ use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use futures_util::FutureExt;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tower::ServiceExt;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -41,14 +46,16 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use auth::Tokens;
+pub use pages::report_file;
 pub use server::{Limits, serve};
 
 use crate::clock::Clock;
+use crate::demo::Demo;
 use crate::model::{self, Effect, Error};
 use crate::shop::Shop;
 use lane::Answer;
 use metrics::OrderDurations;
-use orders::Asked;
+use orders::{Asked, Placed};
 use problems::{Problem, ProblemBody};
 
 /// What runs each layer, in a word that everybody may read: no address.
@@ -75,12 +82,37 @@ pub struct Api {
     stalls: orders::Stalls,
     readings: sales::Readings,
     order_durations: OrderDurations,
+    /// When this API began, on the clock's monotonic time.
+    started: Duration,
+    feeds: live::Feeds,
+    /// What the event logs of live streams are told besides the journal.
+    notes: live::Notes,
+    watchers: Arc<Semaphore>,
+    /// What only a demonstration may do.
+    demo: Option<Arc<Demo>>,
 }
 
 impl Api {
     /// An API of this shop, whose layers are run by these servers.
     pub fn new(shop: Arc<Shop>, run_by: RunBy, tokens: Tokens, limits: Limits, loopback: bool) -> Arc<Self> {
+        Self::with_demo(shop, run_by, tokens, limits, loopback, None)
+    }
+
+    /// The same, for a demonstration: with a crowd and with chaos.
+    pub fn with_demo(
+        shop: Arc<Shop>,
+        run_by: RunBy,
+        tokens: Tokens,
+        limits: Limits,
+        loopback: bool,
+        demo: Option<Arc<Demo>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            started: shop.clock.monotonic(),
+            feeds: live::Feeds::default(),
+            notes: live::Notes::default(),
+            watchers: live::places(),
+            demo,
             shop,
             run_by,
             tokens,
@@ -192,22 +224,24 @@ impl Site {
         };
         let started = self.clock.monotonic();
         let sale = sale.to_owned();
-        let response = orders::place_in(api, &sale, request).await;
-        self.measure(api, response.status(), started);
-        response
+        let placed = orders::place_in(api, &sale, request).await;
+        self.measured(api, placed, started).response()
     }
 
     /// Answers an order that the lane has read.
     async fn order(&self, api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
         let started = self.clock.monotonic();
         let placed = AssertUnwindSafe(orders::place_asked(api, sale, asked)).catch_unwind().await;
-        let answer = placed.unwrap_or_else(|_| Answer::Made(Problem::internal().into_response()));
-        self.measure(api, answer.status(), started);
-        answer
+        let placed = placed.unwrap_or_else(|_| Problem::internal().into());
+        self.measured(api, placed, started)
     }
 
-    fn measure(&self, api: &Api, status: StatusCode, started: Duration) {
-        api.order_durations.record(status, self.clock.monotonic().saturating_sub(started));
+    /// The answer, counted with the time that it took.
+    fn measured(&self, api: &Api, placed: Placed, started: Duration) -> Answer {
+        let now = self.clock.monotonic();
+        let time = now.saturating_sub(started);
+        api.order_durations.record(placed.answer.status(), time);
+        placed.count(now, time)
     }
 }
 
@@ -225,8 +259,10 @@ fn router(api: &Arc<Api>) -> Router<Arc<Api>> {
     let (routes, openapi) = routes(Some(api)).split_for_parts();
     routes
         .merge(docs(openapi))
+        .merge(pages::routes())
+        .merge(buyer::routes())
+        .merge(demo::routes(api))
         .route("/problems/{slug}", routing::get(pages::problem))
-        .route("/", routing::get(async || Redirect::to("/docs/")))
 }
 
 /// With an answer for everything else, and measured.
@@ -272,6 +308,8 @@ fn routes(api: Option<&Arc<Api>>) -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(stock::adjust))
         .routes(routes!(stock::show))
         .routes(routes!(stock::audit))
+        .routes(routes!(live::watch))
+        .routes(routes!(timeline::show))
         .routes(routes!(journal::read))
         .routes(routes!(export::list));
     match api {

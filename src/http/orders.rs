@@ -15,12 +15,14 @@ use utoipa::ToSchema;
 
 use super::fields::{self, Fields, Node};
 use super::lane::{Answer, Ready};
+use super::live::Tally;
 use super::metrics::{Decisions, Outcome};
 use super::problems::Problem;
 use super::request::{JsonBytes, Key, OfOrder, OfSale, Patience};
 use super::shapes::OrderJson;
 use super::{Api, json};
 use crate::checkout::{self, Placement};
+use crate::clock::Clock;
 use crate::gate::Refusal;
 use crate::ledger::{Turn, Turned};
 use crate::model::{
@@ -85,29 +87,28 @@ pub(super) struct NewLine<'a> {
     )
 )]
 pub(super) async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Response {
-    place_in(&api, sale.as_str(), request).await
+    let started = api.shop.clock.monotonic();
+    let answered = place_in(&api, sale.as_str(), request).await;
+    let now = api.shop.clock.monotonic();
+    answered.count(now, now.saturating_sub(started)).response()
 }
 
 /// The same for whoever has read no more than the head.
-pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Response {
+pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Placed {
     let read = async {
         let (key, patience) = (Key::of(request.headers())?, Patience::of(request.headers()));
         Ok((key, patience, JsonBytes::read(request, api).await?))
     };
-    let answer = match api.stall(sale).await {
-        Err(problem) => return problem.into_response(),
-        Ok(stall) if api.is_draining() => stall.turn_down(Problem::stopping()),
+    match api.stall(sale).await {
+        Err(problem) => problem.into(),
+        Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
         Ok(stall) => match read.await {
             Ok((Key(key), patience, JsonBytes(body))) => {
                 let asked = Asked { key: &key, patience, body: &body };
-                place_at(api, &stall, &asked).await
+                place_at(api, stall, &asked).await
             }
-            Err(problem) => stall.turn_down(problem),
+            Err(problem) => Placed::turned_down(stall, problem),
         },
-    };
-    match answer {
-        Answer::Ready(ready) => ready.response(),
-        Answer::Made(response) => response,
     }
 }
 
@@ -119,35 +120,69 @@ pub(super) struct Asked<'a> {
 }
 
 /// The way of most requests there are, which is why it has no layers around it.
-pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Answer {
+pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Placed {
     match api.stall(sale).await {
-        Ok(stall) if api.is_draining() => stall.turn_down(Problem::stopping()),
-        Ok(stall) => place_at(api, &stall, asked).await,
-        Err(problem) => Answer::Made(problem.into_response()),
+        Err(problem) => problem.into(),
+        Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
+        Ok(stall) => place_at(api, stall, asked).await,
     }
 }
 
-async fn place_at(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Answer {
-    match decide(api, stall, asked).await {
-        Ok((outcome, answer)) => {
-            stall.decisions.count(outcome);
-            answer
+async fn place_at(api: &Arc<Api>, stall: Arc<Stall>, asked: &Asked<'_>) -> Placed {
+    match decide(api, &stall, asked).await {
+        Ok((outcome, answer)) => Placed { answer, by: Some((stall, outcome)) },
+        Err(problem) => Placed::turned_down(stall, problem),
+    }
+}
+
+/// An answer to a request to order, and by which stall it is to be counted as what.
+pub(super) struct Placed {
+    pub(super) answer: Answer,
+    by: Option<(Arc<Stall>, Outcome)>,
+}
+
+impl Placed {
+    fn turned_down(stall: Arc<Stall>, problem: Problem) -> Self {
+        let outcome = outcome_of(&problem);
+        Self { answer: Answer::Made(problem.into_response()), by: Some((stall, outcome)) }
+    }
+
+    /// Counts the answer, which was ready at this moment and took so long, and hands it over.
+    pub(super) fn count(self, now: Duration, took: Duration) -> Answer {
+        if let Some((stall, outcome)) = self.by {
+            stall.record(outcome, now, took);
         }
-        Err(problem) => stall.turn_down(problem),
+        self.answer
+    }
+}
+
+/// An answer of no sale.
+impl From<Problem> for Placed {
+    fn from(problem: Problem) -> Self {
+        Self { answer: Answer::Made(problem.into_response()), by: None }
     }
 }
 
 async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
+    let placement = ordered(api, stall, asked.key, asked.body).await?;
+    answer(api, stall, placement, asked.patience).await
+}
+
+/// Places what this body wishes, under this key.
+pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &str, body: &[u8]) -> Result<Placement, Problem> {
     let sale = &stall.sale;
-    let (customer, lines) = wish(sale, asked.body)?;
-    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), asked.key);
+    let (customer, lines) = wish(sale, body)?;
+    let id = api.shop.mint.id("order", &sale.id, customer.as_str(), key);
     let order = Order { id, sale: sale.id.clone(), customer, lines, accepted_at: api.shop.clock.now() };
     if let Some(refusal) = checkout::refuse(&api.shop, &order).await? {
-        return Ok(refused(stall, refusal));
+        return Ok(Placement::Refused(refusal));
     }
     let shop = api.shop.clone();
-    let placement = api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await?;
-    answer(api, stall, placement, asked.patience).await
+    api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await
+}
+
+fn outcome_of(problem: &Problem) -> Outcome {
+    if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid }
 }
 
 async fn answer(
@@ -296,6 +331,7 @@ fn careful_line(sale: &Sale, line: &mut Fields<'_>) -> (Option<Sku>, Option<Unit
 pub(super) struct Stall {
     sale: Arc<Sale>,
     decisions: Decisions,
+    tally: Arc<Tally>,
     sold_out: Vec<[Arc<Ready>; 2]>,
 }
 
@@ -304,10 +340,34 @@ pub(super) struct Stall {
 pub(super) struct Stalls(RwLock<HashMap<SaleId, Arc<Stall>>>);
 
 impl Stall {
-    fn new(sale: Arc<Sale>) -> Self {
+    fn new(sale: Arc<Sale>, clock: &dyn Clock) -> Self {
         let both = |sku| [false, true].map(|may_return| Ready::of(&Problem::sold_out(sku, may_return)));
         let sold_out = sale.items.iter().map(|item| both(&item.sku)).collect();
-        Self { decisions: Decisions::of(&sale.id), sold_out, sale }
+        let tally = Arc::new(Tally::new(clock.monotonic(), clock.now()));
+        Self { decisions: Decisions::of(&sale.id), tally, sold_out, sale }
+    }
+
+    fn record(&self, outcome: Outcome, now: Duration, took: Duration) {
+        self.decisions.count(outcome);
+        self.tally.record(outcome, now, took);
+    }
+
+    /// Counts what a request came to that is answered by a page; decided at this moment, after so long.
+    pub(super) fn count(&self, placed: &Result<Placement, Problem>, now: Duration, took: Duration) {
+        let outcome = match placed {
+            Ok(Placement::Accepted(_)) => Outcome::Accepted,
+            Ok(Placement::Repeat(_)) => Outcome::Repeated,
+            Ok(Placement::KeyReused) => Outcome::KeyReused,
+            Ok(Placement::Refused(Refusal::SoldOut { .. })) => Outcome::SoldOut,
+            Ok(Placement::Refused(Refusal::LimitReached { .. })) => Outcome::Limit,
+            Ok(Placement::Refused(Refusal::NotOpen { .. })) => Outcome::NotOpen,
+            Ok(Placement::Refused(Refusal::Paused)) => Outcome::Paused,
+            Ok(Placement::Refused(Refusal::Ended)) => Outcome::Ended,
+            Ok(Placement::UnknownSale) => Outcome::Invalid,
+            Ok(Placement::Unavailable(_)) => Outcome::Unavailable,
+            Err(problem) => outcome_of(problem),
+        };
+        self.record(outcome, now, took);
     }
 
     fn sold_out(&self, sku: &Sku, may_return: bool) -> Answer {
@@ -316,23 +376,23 @@ impl Stall {
             None => Answer::Made(Problem::sold_out(sku, may_return).into_response()),
         }
     }
-
-    fn turn_down(&self, problem: Problem) -> Answer {
-        self.decisions.count(if problem.is_fault() { Outcome::Unavailable } else { Outcome::Invalid });
-        Answer::Made(problem.into_response())
-    }
 }
 
 impl Api {
-    async fn stall(&self, sale: &str) -> Result<Arc<Stall>, Problem> {
+    pub(super) async fn stall(&self, sale: &str) -> Result<Arc<Stall>, Problem> {
         if let Some(stall) = self.stalls.0.read().expect("no holder panics").get(sale) {
             return Ok(stall.clone());
         }
         let unknown = || Problem::not_found("sale");
         let id = SaleId::new(sale).map_err(|_| unknown())?;
-        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?));
-        self.stalls.0.write().expect("no holder panics").insert(id, stall.clone());
-        Ok(stall)
+        let stall = Arc::new(Stall::new(self.shop.sale(&id).await?.ok_or_else(unknown)?, &*self.shop.clock));
+        // Two that come first at the same moment count in the same stall.
+        Ok(self.stalls.0.write().expect("no holder panics").entry(id).or_insert(stall).clone())
+    }
+
+    /// What this process answered to the orders of a sale; `None` if nobody ordered here.
+    pub(super) fn tally(&self, sale: &SaleId) -> Option<Arc<Tally>> {
+        self.stalls.0.read().expect("no holder panics").get(sale.as_str()).map(|stall| stall.tally.clone())
     }
 }
 
@@ -404,8 +464,7 @@ pub(super) async fn cancel(
 
 async fn turn(api: &Arc<Api>, id: OrderId, turn: Turn, body: &[u8]) -> Result<Response, Problem> {
     fields::parse(body, |_| Some(()))?;
-    let shop = api.shop.clone();
-    let turned = api.detached(async move { checkout::turn(&shop, id, turn, TURN_TIME_MAX).await }).await?;
+    let turned = turned(api, id, turn).await?;
     let ok = |record: &OrderRecord| Ok(order(StatusCode::OK, record, Patience(None)));
     match (turned, turn) {
         (Turned::Done(record, _) | Turned::Already(record), _) => ok(&record),
@@ -419,6 +478,12 @@ async fn turn(api: &Arc<Api>, id: OrderId, turn: Turn, body: &[u8]) -> Result<Re
             None => Err(Problem::not_found("order")),
         },
     }
+}
+
+/// Confirms or cancels an order; one that is still on its way is waited for.
+pub(super) async fn turned(api: &Arc<Api>, id: OrderId, turn: Turn) -> Result<Turned, Problem> {
+    let shop = api.shop.clone();
+    api.detached(async move { checkout::turn(&shop, id, turn, TURN_TIME_MAX).await }).await
 }
 
 fn wrong_state(record: &OrderRecord, verb: &str) -> Problem {

@@ -283,6 +283,13 @@ impl Problem {
         problem
     }
 
+    /// The body is no form.
+    pub fn not_form(why: impl std::fmt::Display) -> Self {
+        let mut problem = Self::invalid(vec![Fault::body(format!("not a form: {why}"))]);
+        problem.status = StatusCode::BAD_REQUEST;
+        problem
+    }
+
     /// Everything that is wrong with the request.
     pub fn invalid(faults: Vec<Fault>) -> Self {
         let detail = match faults.as_slice() {
@@ -372,6 +379,16 @@ impl Problem {
     /// Whether the server is to blame.
     pub fn is_fault(&self) -> bool {
         self.status.is_server_error()
+    }
+
+    /// The status under which it is sent.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is wrong, in a sentence.
+    pub fn into_detail(self) -> String {
+        self.detail
     }
 
     /// The body, as it is sent.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -126,23 +127,9 @@ impl FromRequestParts<Arc<Api>> for Patience {
 impl JsonBytes {
     /// Reads the body within its limits of length and time.
     pub(super) async fn read(request: Request, api: &Api) -> Result<Self, Problem> {
-        let bytes_max = api.limits.body_bytes_max;
-        let headers = request.headers();
-        let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-        if announced.is_some_and(|length| length > bytes_max) {
-            return Err(Problem::too_large(bytes_max));
-        }
-        let is_json = says_json(headers);
-        let body = Limited::new(request.into_body(), bytes_max).collect();
-        let Ok(read) = tokio::time::timeout(api.limits.body_time_max, body).await else {
-            return Err(Problem::timeout());
-        };
-        let bytes = match read {
-            Ok(body) => body.to_bytes(),
-            Err(error) if error.is::<LengthLimitError>() => return Err(Problem::too_large(bytes_max)),
-            Err(error) => return Err(Problem::not_json(format!("the body broke off ({error})"))),
-        };
-        if !bytes.is_empty() && !is_json {
+        let (parts, rest) = request.into_parts();
+        let bytes = body(&parts.headers, rest, api).await?;
+        if !bytes.is_empty() && !says_json(&parts.headers) {
             return Err(Problem::media_type());
         }
         Ok(JsonBytes(bytes))
@@ -153,6 +140,24 @@ impl FromRequest<Arc<Api>> for JsonBytes {
     type Rejection = Problem;
     async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Problem> {
         JsonBytes::read(request, api).await
+    }
+}
+
+/// The bytes of a body, within the limits of length and time.
+pub(super) async fn body(headers: &HeaderMap, body: Body, api: &Api) -> Result<Bytes, Problem> {
+    let bytes_max = api.limits.body_bytes_max;
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(Problem::too_large(bytes_max));
+    }
+    let body = Limited::new(body, bytes_max).collect();
+    let Ok(read) = tokio::time::timeout(api.limits.body_time_max, body).await else {
+        return Err(Problem::timeout());
+    };
+    match read {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(bytes_max)),
+        Err(error) => Err(Problem::not_json(format!("the body broke off ({error})"))),
     }
 }
 

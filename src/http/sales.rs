@@ -13,6 +13,7 @@ use futures_util::future::{BoxFuture, Shared};
 use utoipa::ToSchema;
 
 use super::fields::{self, Fields};
+use super::live::Entry;
 use super::problems::Problem;
 use super::request::{JsonBytes, OfSale};
 use super::shapes::{SaleJson, SaleListJson};
@@ -110,6 +111,7 @@ async fn create_and_load(shop: &Shop, sale: &Sale, stock: &[Units]) -> Result<Cr
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/open", tag = "operator", operation_id = "open_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -125,6 +127,7 @@ pub(super) async fn open(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) ->
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/pause", tag = "operator", operation_id = "pause_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -140,6 +143,7 @@ pub(super) async fn pause(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) -
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/resume", tag = "operator", operation_id = "resume_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown, or in no state for it", body = super::ProblemBody,
@@ -155,6 +159,7 @@ pub(super) async fn resume(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) 
 #[utoipa::path(
     post, path = "/v1/sales/{sale}/close", tag = "operator", operation_id = "close_sale",
     params(("sale" = String, Path, description = "The sale's id")), security(("admin" = [])),
+    request_body = Option<Steering>,
     responses(
         (status = 200, description = "It is so now", body = SaleJson),
         (status = "4XX", description = "Unknown", body = super::ProblemBody,
@@ -166,6 +171,15 @@ pub(super) async fn close(api: State<Arc<Api>>, sale: OfSale, body: JsonBytes) -
     steer(api, sale, body, Verb::Close).await
 }
 
+/// Why a sale is steered. An empty body is as good.
+#[derive(ToSchema)]
+#[schema(as = Steering)]
+pub(super) struct Steering {
+    /// Stands in the server's log.
+    #[schema(min_length = 1, max_length = 200, example = "the lights went out")]
+    reason: Option<String>,
+}
+
 /// Steers the sale; when this answers, the gate obeys.
 async fn steer(
     State(api): State<Arc<Api>>,
@@ -173,7 +187,9 @@ async fn steer(
     JsonBytes(body): JsonBytes,
     verb: Verb,
 ) -> Result<Response, Problem> {
-    fields::parse(&body, |_| Some(()))?;
+    let Steering { reason } = fields::parse(&body, |steering| {
+        Some(Steering { reason: steering.optional("reason").and_then(|node| node.prose()) })
+    })?;
     let (shop, id) = (api.shop.clone(), sale.clone());
     let steered = api.detached(async move {
         let steered = shop.ledger.steer(&id, verb).await?;
@@ -184,6 +200,13 @@ async fn steer(
     });
     let steered = steered.await?;
     api.readings.forget(&sale);
+    if matches!(steered, Steered::Done(_)) {
+        tracing::info!(%sale, verb = verb.word(), reason = reason.as_deref().unwrap_or("none given"), "steered");
+        if let Some(reason) = reason {
+            let entry = Entry::note(api.shop.clock.now(), steered_word(verb), format!("why: {reason}"));
+            api.notes.add(Some(sale.clone()), entry);
+        }
+    }
     match steered {
         Steered::Done(record) => shown(&api, &record).await,
         Steered::WrongState(record) => {
@@ -197,6 +220,15 @@ async fn steer(
 async fn shown(api: &Api, record: &SaleRecord) -> Result<Response, Problem> {
     let view = api.shop.gate.view(&record.sale.id).await?;
     Ok(json(StatusCode::OK, &SaleJson::new(record, view.as_ref(), api.shop.clock.now())))
+}
+
+fn steered_word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Open => "opened",
+        Verb::Pause => "paused",
+        Verb::Resume => "resumed",
+        Verb::Close => "closed",
+    }
 }
 
 fn state_word(state: SaleState) -> &'static str {

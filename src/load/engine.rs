@@ -71,6 +71,8 @@ impl Default for Patience {
 #[derive(Debug, Default)]
 pub struct Tally {
     outcomes: [AtomicU64; Outcome::ALL.len()],
+    sent: AtomicU64,
+    late: AtomicU64,
     dropped: AtomicU64,
     unneeded: AtomicU64,
     done: AtomicU64,
@@ -80,6 +82,16 @@ impl Tally {
     /// Answers with this outcome.
     pub fn count(&self, outcome: Outcome) -> u64 {
         self.outcomes[outcome as usize].load(Ordering::Relaxed)
+    }
+
+    /// Requests that left, each time that they were sent.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Requests that left late for the first time.
+    pub fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// Requests dropped.

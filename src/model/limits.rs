@@ -34,6 +34,8 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 64;
 /// Open connections of one server.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Live streams of one server.
+pub const WATCHERS_MAX: usize = 1_000;
 /// From the first byte a client owes us to the end of the request's head; also how long a connection may stay silent.
 pub const HEAD_TIME_MAX: Duration = Duration::from_secs(15);
 /// From the request's head to the end of its body.

@@ -13,7 +13,10 @@ const LEVELS: &[&[&str]] = &[
     &["reconcile"],
     &["checkout", "settlement", "audit"],
     &["adjustment"],
-    &["deployment", "http", "load"],
+    &["deployment", "load"],
+    &["race"],
+    &["demo"],
+    &["http"],
     &["cli"],
     &["main", "lib"],
 ];

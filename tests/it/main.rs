@@ -2,11 +2,13 @@
 
 mod alarms;
 mod architecture;
+mod browser;
 mod buyers;
 mod cluster;
 mod contracts;
 mod crashes;
 mod data_folder;
+mod demonstration;
 mod deploy;
 mod distributed;
 mod embedded;
@@ -26,5 +28,6 @@ mod redis_gate;
 mod servers;
 mod simulation;
 mod support;
+mod watcher;
 mod wiped_broker;
 mod words;

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 
-use super::{Attempt, Engine};
+use super::{Attempt, Engine, LATE_MS};
 use crate::load::answer::{self, Reading};
 use crate::load::crowd::{Kind, Request};
 use crate::load::record::{Outcome, Record};
@@ -69,7 +69,12 @@ impl Line {
             return self.engine.over();
         }
         match self.send(prepared, request.kind).await {
-            Sent::At(sent_us, answer) => self.note(attempt, request, sent_us, &answer),
+            Sent::At(sent_us, answer) => {
+                if attempt.again == 0 && sent_us > request.due_us.saturating_add(LATE_MS * 1_000) {
+                    self.engine.tally.late.fetch_add(1, Ordering::Relaxed);
+                }
+                self.note(attempt, request, sent_us, &answer);
+            }
             Sent::Never => {
                 self.engine.let_go(attempt);
                 self.reconnect().await;
@@ -118,6 +123,7 @@ impl Line {
             _ => self.engine.aim.patience.answer,
         };
         let sent_us = self.engine.now_us();
+        self.engine.tally.sent.fetch_add(1, Ordering::Relaxed);
         let answer = match tokio::time::timeout(time_max, wire.call(prepared)).await {
             Ok(Ok(answer)) => return Sent::At(sent_us, Ok(answer)),
             Ok(Err(error)) if wire::never_left(&error) => None,

@@ -56,6 +56,8 @@ fn the_description_has_every_route_of_the_design() {
         "GET /v1/sales/{sale}/stock",
         "GET /v1/sales/{sale}/audit",
         "GET /v1/sales/{sale}/journal",
+        "GET /v1/sales/{sale}/live",
+        "GET /v1/orders/{id}/timeline",
         "GET /livez",
         "GET /readyz",
         "GET /metrics",
@@ -111,4 +113,22 @@ async fn the_pages_are_served_by_the_binary() {
     assert_eq!(page.status, 200);
     assert!(page.text.contains("What to do") && !page.text.contains("http"), "{}", page.text);
     server.get("/problems/no-such-slug").await.problem(404, "not-found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_files_stay_with_their_page() {
+    let server = Server::start().await;
+    let file = server.get("/ui/vendor/preact.js").await;
+    assert_eq!((file.status, file.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
+    let policy = "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+    assert_eq!(file.header("content-security-policy"), Some(policy));
+    assert_eq!(file.header("x-content-type-options"), Some("nosniff"));
+    assert_eq!(file.header("referrer-policy"), Some("no-referrer"));
+    assert_eq!(file.header("cache-control"), Some("no-cache"));
+    let etag = file.header("etag").unwrap();
+    let again = server.ask("GET", "/ui/vendor/preact.js", &[("if-none-match", etag)], None).await;
+    assert_eq!((again.status, again.text.as_str()), (304, ""));
+    for strange in ["/ui/vendor/no-such.js", "/ui/../Cargo.toml", "/ui/%2e%2e/Cargo.toml", "/ui/"] {
+        server.get(strange).await.problem(404, "not-found");
+    }
 }

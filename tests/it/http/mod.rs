@@ -3,6 +3,7 @@
 mod description;
 mod fuzz;
 mod limits;
+mod live;
 mod operator;
 mod outcomes;
 mod stopping;
@@ -36,7 +37,7 @@ struct Server {
     running: Running,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
-    _data: tempfile::TempDir,
+    data: tempfile::TempDir,
 }
 
 impl Server {
@@ -54,7 +55,11 @@ impl Server {
         let api = Api::new(running.deployment.shop.clone(), run_by, tokens, limits, true);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(serve(listener, Site::whole(api), async move { drop(stopped.await) }));
-        Self { address, running, stop: Some(stop), serving, _data: data }
+        Self { address, running, stop: Some(stop), serving, data }
+    }
+
+    fn data(&self) -> &std::path::Path {
+        self.data.path()
     }
 
     fn shop(&self) -> &Arc<Shop> {

@@ -1,0 +1,174 @@
+//! The buyer's page: plain HTML that works without JavaScript. A form orders, and the answer leads to the order's own page;
+//! what is decided is decided by the same path as everything else.
+
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{Html, IntoResponse, Response};
+use axum::{Form, Router, routing};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::problems::Problem;
+use super::request::{Key, OfSale, body};
+use super::{Api, auth, orders};
+use crate::checkout::{self, Placement};
+use crate::ledger::Turn;
+use crate::model::{OrderId, OrderRecord, OrderState, SaleId};
+use words::{Notice, Wish};
+
+/// How long a buyer's order is waited for before its page is shown; the page asks again by itself.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// Everything a page needs comes from its own origin. Unlike other pages it tells its own origin where a form came from:
+/// without that a browser calls the form's origin `null`, and it could not be told from a stranger's.
+const HEADERS: [(axum::http::HeaderName, &str); 4] = [
+    (CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "same-origin"),
+    (CACHE_CONTROL, "no-store"),
+];
+
+/// The addresses of the page and of its forms.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/s/{sale}", routing::get(show))
+        .route("/s/{sale}/orders", routing::post(place))
+        .route("/s/{sale}/orders/{id}", routing::get(show_order))
+        .route("/s/{sale}/orders/{id}/cancel", routing::post(cancel))
+}
+
+/// What the form says. Everything is text: what is wrong with it is found where every order is read.
+#[derive(Deserialize)]
+struct Filled {
+    key: String,
+    customer: String,
+    sku: String,
+    quantity: String,
+}
+
+async fn show(State(api): State<Arc<Api>>, OfSale(sale): OfSale) -> Result<Response, Problem> {
+    sale_page(&api, &sale, StatusCode::OK, None, None).await
+}
+
+/// The sale's page, with what there is to say and what was filled in before.
+async fn sale_page(
+    api: &Arc<Api>,
+    id: &SaleId,
+    status: StatusCode,
+    notice: Option<Notice>,
+    filled: Option<Filled>,
+) -> Result<Response, Problem> {
+    let unknown = || Problem::not_found("sale");
+    api.shop.sale(id).await?.ok_or_else(unknown)?;
+    let sights = api.readings.sights(&api.shop, Some(id)).await?;
+    let (record, view) = sights.first().ok_or_else(unknown)?;
+    let fresh = || format!("{:016x}{:016x}", api.shop.clock.chance(), api.shop.clock.chance());
+    let wish = match filled {
+        Some(Filled { key, customer, sku, quantity }) => Wish { key, customer, sku, quantity },
+        None => Wish { key: fresh(), customer: String::new(), sku: String::new(), quantity: "1".into() },
+    };
+    Ok(page(status, words::sale(record, view.as_ref(), api.shop.clock.now(), notice.as_ref(), &wish)))
+}
+
+/// Orders, and leads to the order's page. The same form sent twice leads to the same order.
+async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Result<Response, Problem> {
+    let filled = filled(&api, request).await?;
+    if api.is_draining() {
+        return Err(Problem::stopping());
+    }
+    let stall = api.stall(sale.as_str()).await?;
+    let started = api.shop.clock.monotonic();
+    let quantity = filled.quantity.trim().parse::<u32>().unwrap_or(0);
+    let lines = json!([{"sku": filled.sku, "quantity": quantity}]);
+    let body = json!({"customer": filled.customer.trim(), "lines": lines}).to_string();
+    let placed = match Key::read(filled.key.as_bytes()) {
+        _ if api.is_draining() => Err(Problem::stopping()),
+        Some(key) => orders::ordered(&api, &stall, key, body.as_bytes()).await,
+        None => Err(Problem::key_missing()),
+    };
+    let now = api.shop.clock.monotonic();
+    stall.count(&placed, now, now.saturating_sub(started));
+    let (status, notice) = match placed {
+        Ok(Placement::Accepted(record) | Placement::Repeat(record)) => {
+            let id = record.order.id;
+            // Most orders are settled before the buyer sees the page; the others' page asks again.
+            drop(checkout::find_settled(&api.shop, id, SETTLE_PATIENCE).await);
+            return Ok(see_order(&sale, id));
+        }
+        Ok(Placement::KeyReused) => (StatusCode::UNPROCESSABLE_ENTITY, Notice::OrderedOtherwise),
+        Ok(Placement::Refused(refusal)) => (words::status_of(&refusal), Notice::Refused(refusal)),
+        Ok(Placement::UnknownSale) => return Err(Problem::not_found("sale")),
+        Ok(Placement::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, Notice::NotNow),
+        Err(problem) if problem.is_fault() => (problem.status(), Notice::NotNow),
+        Err(problem) => (problem.status(), Notice::Wrong(problem.into_detail())),
+    };
+    sale_page(&api, &sale, status, Some(notice), Some(filled)).await
+}
+
+/// Reads a form of this origin within the limits of every body.
+async fn filled(api: &Arc<Api>, request: Request) -> Result<Filled, Problem> {
+    guard(api, &request)?;
+    let (parts, rest) = request.into_parts();
+    let bytes = body(&parts.headers, rest, api).await?;
+    let request = Request::from_parts(parts, bytes.into());
+    match <Form<Filled> as axum::extract::FromRequest<()>>::from_request(request, &()).await {
+        Ok(Form(filled)) => Ok(filled),
+        Err(rejected) => Err(Problem::not_form(rejected.body_text())),
+    }
+}
+
+/// A page of another origin fills in no form here.
+fn guard(api: &Api, request: &Request) -> Result<(), Problem> {
+    if auth::own_origin(request, api.loopback) { Ok(()) } else { Err(Problem::foreign_origin()) }
+}
+
+fn see_order(sale: &SaleId, id: OrderId) -> Response {
+    let mut response = StatusCode::SEE_OTHER.into_response();
+    let location = HeaderValue::from_str(&format!("/s/{sale}/orders/{id}"));
+    response.headers_mut().insert(LOCATION, location.expect("ids are printable"));
+    response
+}
+
+async fn show_order(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+) -> Result<Response, Problem> {
+    let record = order_at(&api, path).await?;
+    let sale = api.shop.sale(&record.order.sale).await?.ok_or_else(|| Problem::not_found("sale"))?;
+    Ok(page(StatusCode::OK, words::order(&sale, &record, api.shop.clock.now())))
+}
+
+/// Gives a hold back; whatever it came to, the order's page says it.
+async fn cancel(
+    State(api): State<Arc<Api>>,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    guard(&api, &request)?;
+    let record = order_at(&api, path).await?;
+    if record.state == OrderState::Held || record.state == OrderState::Accepted {
+        orders::turned(&api, record.order.id, Turn::Cancel).await?;
+    }
+    Ok(see_order(&record.order.sale, record.order.id))
+}
+
+/// The order in the path, if it is of the sale in the path.
+async fn order_at(
+    api: &Api,
+    path: Result<Path<(String, String)>, axum::extract::rejection::PathRejection>,
+) -> Result<OrderRecord, Problem> {
+    let unknown = || Problem::not_found("order");
+    let Path((sale, id)) = path.map_err(|_| unknown())?;
+    let id: OrderId = id.parse().map_err(|_| unknown())?;
+    let found = checkout::find(&api.shop, id).await?;
+    found.filter(|record| record.order.sale.as_str() == sale).ok_or_else(unknown)
+}
+
+fn page(status: StatusCode, html: String) -> Response {
+    (status, HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))), Html(html)).into_response()
+}
