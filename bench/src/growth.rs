@@ -29,7 +29,7 @@ impl Ask<'_> {
                 sale,
                 sales,
                 connections,
-                seconds: if self.effort.quick { 1 } else { 3 },
+                seconds: self.seconds(connections),
                 pids: &pids,
             };
             let burst = wrk::run(&load)?;
@@ -43,6 +43,12 @@ impl Ask<'_> {
             server_us: median(rest.iter().map(|burst| burst.server_us)),
             per_s: median(rest.iter().map(|burst| burst.per_s)),
         })
+    }
+
+    /// Ten thousand connections take a moment to open, which is not what is measured.
+    fn seconds(&self, connections: u32) -> u32 {
+        let seconds = if self.effort.quick { 1 } else { 3 };
+        if connections >= 10_000 { seconds + 7 } else { seconds }
     }
 }
 

@@ -130,7 +130,12 @@ pub(crate) async fn drain(name: &str, least: f64, effort: &Effort, report: &mut 
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("raw SQL, 1,000 orders a batch")));
     let (orders, rounds) = if effort.quick { (60_000.0, 1) } else { (300_000.0, 3) };
     for _round in 0..rounds {
+        // A sale opens once a worker has settled its first marker.
+        scene.add_worker();
         let sale = plenty(&scene).await?;
+        ensure!(scene.order(&sale, "first").await? == 202, "the first order is not accepted");
+        scene.settled(&sale).await?;
+        scene.stop_worker()?;
         let mut queued = 0.0;
         while queued < orders {
             let load = Load {
@@ -162,12 +167,13 @@ async fn emptied(scene: &mut Scene, counter: &Counter, sql: &str) -> anyhow::Res
     let clock = RealClock::new();
     scene.add_worker();
     let worker = *scene.pids().last().context("it runs")?;
+    let before = counter.count(sql).await?;
     let mut first = None;
-    let mut last = (0.0, Duration::ZERO);
+    let mut last = (before, Duration::ZERO);
     loop {
         let settled = counter.count(sql).await?;
         let now = clock.monotonic();
-        if settled > 0.0 && first.is_none() {
+        if settled > before && first.is_none() {
             first = Some((settled, now, machine::cpu_us(&[worker])?, machine::busy_us()?));
         }
         if settled > last.0 {
