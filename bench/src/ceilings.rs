@@ -156,7 +156,6 @@ struct Statements {
     lock_sale: Statement,
     lock_item: Statement,
     orders: Statement,
-    lines: Statement,
     moves: Statement,
     item: Statement,
     sale: Statement,
@@ -208,12 +207,10 @@ impl SetBased {
         let hashes: Vec<Vec<u8>> = seqs.iter().map(|_| fastrand::u128(..).to_le_bytes().repeat(2)).collect();
         let (last, count) = (self.seq + BATCH as i64, BATCH as i32);
         let last_hash = hashes.last().context("a batch")?;
-        let (orders, lines): (Values<'_, 3>, Values<'_, 1>) = ([&seqs, &ids, &customers], [&seqs]);
-        let moves: Values<'_, 3> = [&seqs, &ids, &hashes];
+        let (orders, moves): (Values<'_, 3>, Values<'_, 3>) = ([&seqs, &ids, &customers], [&seqs, &ids, &hashes]);
         let (item, sale): (Values<'_, 1>, Values<'_, 2>) = ([&count], [&last, last_hash]);
         try_join!(
             client.execute(&to.orders, &orders),
-            client.execute(&to.lines, &lines),
             client.execute(&to.moves, &moves),
             client.execute(&to.item, &item),
             client.execute(&to.sale, &sale),
@@ -234,12 +231,6 @@ impl Statements {
                     "insert into orders (sale, settled_seq, id, customer, state, accepted_at, settled_at, expires_at, seq) \
                      select 's', seq, id, customer, 'held', now(), now(), now() + interval '600 s', seq \
                      from unnest($1::bigint[], $2::uuid[], $3::text[]) as v (seq, id, customer)",
-                )
-                .await?,
-            lines: client
-                .prepare(
-                    "insert into order_lines (sale, settled_seq, position, sku, quantity) \
-                     select 's', seq, 0, 'ps5', 1 from unnest($1::bigint[]) as v (seq)",
                 )
                 .await?,
             moves: client

@@ -20,12 +20,12 @@ const CONTROLS: &str = "
 
 - **The fixed answer** (`bench/src/fixed.rs`): hyper on tokio, one task that accepts, one per connection, as in
   `src/http/server.rs`, but without limits, timers, parsing or routing. It reads the POST and answers the same bytes, headers
-  included, that Sluice answered a moment before. No server on this stack answers faster.
+  included, that Sluice answered a moment before: what HTTP alone costs on this stack.
 - **The plain architecture** (`bench/src/plain.rs`): the same three servers, one by one: a script call per order in Redis, a
   message with a confirm per order to a durable quorum queue, a transaction per order that locks the item's row, eight workers
   that hold 32 messages each. Same libraries, multiplexed Redis, prepared statements. It has no holds, journal, limits or
   epochs, so its transactions write less than Sluice's.
-- **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with five statements in one trip,
+- **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with six statements in two trips,
   with nothing to read from a queue, nothing to decide and no hash to compute.
 
 The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)

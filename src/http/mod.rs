@@ -179,7 +179,7 @@ impl Site {
     }
 
     /// Answers a request. A panic becomes a problem that shows nothing of the inside.
-    pub async fn answer(&self, request: Request) -> Response {
+    pub(crate) async fn answer(&self, request: Request) -> Response {
         whatever_happens(self.route(request)).await
     }
 
