@@ -47,7 +47,6 @@ pub(crate) async fn latency(
             p50.push(of("p50_ms")?);
             p999.push(of("p999_ms")?);
             late += visit.summary["requests"]["late"].as_u64().unwrap_or(0);
-            figure.subject.bursts.push(visit.burst);
         }
     }
     let [p50, p999] = [p50, p999].map(|values| crate::results::median(values.into_iter()));
