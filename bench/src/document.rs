@@ -9,8 +9,8 @@ use crate::results::{Bar, Figure, Growth, Results, Series};
 const HEAD: &str = "# Benchmarks
 
 This page is written by `./bench/run`; do not edit it. The numbers are of one machine, on which the load generator and all
-servers share the processors, so a rate alone says little: what counts is the **ratio to a control that was measured in turns
-with it**. Every run ends with `sluice audit`, and fails unless that is exact. Everything is durable as it is shipped:
+servers share the processors, and on which a second may be half as fast as the next, so a rate alone says little: what counts is
+the **ratio to a control that was measured in turns with it**, second by second; the ratio is the median of all turns. Every run ends with `sluice audit`, and fails unless that is exact. Everything is durable as it is shipped:
 `fsync` on, publisher confirms on, SQLite with `synchronous=FULL`.
 
 ";

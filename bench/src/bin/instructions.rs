@@ -61,9 +61,10 @@ impl Counts {
 
 fn compare(renew: bool) -> anyhow::Result<ExitCode> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
-    let [refuse, accept, settle] = ["refuse", "accept", "settle"].map(count);
-    let counts =
-        Counts { compiler: env!("BENCH_COMPILER").to_owned(), refuse: refuse?, accept: accept?, settle: settle? };
+    let [refuse, accept, both] = ["refuse", "accept", "settle"].map(per_order);
+    let (refuse, accept, both) = (refuse?, accept?, both?);
+    // What is settled has been accepted before.
+    let counts = Counts { compiler: env!("BENCH_COMPILER").to_owned(), refuse, accept, settle: both - accept };
     if renew {
         std::fs::write(path, serde_json::to_string_pretty(&counts)? + "\n")?;
         println!("{counts:?}");
