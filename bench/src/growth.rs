@@ -126,7 +126,8 @@ pub(crate) async fn sales(name: &str, effort: &Effort, report: &mut Report) -> a
         let id = |kind: &str, number: u32| if sales == 1 { kind.to_owned() } else { format!("{kind}-{number:04}") };
         let numbers: Vec<u32> = (1..=sales).collect();
         for some in numbers.chunks(TOGETHER) {
-            try_join_all(some.iter().map(async |&number| {
+            let (scene, id) = (&scene, &id);
+            try_join_all(some.iter().map(|&number| async move {
                 scene.create(&id("open", number), 500_000_000, HOLD_SECONDS).await?;
                 scene.create(&id("closed", number), 1, HOLD_SECONDS).await?;
                 let status = scene.order(&id("closed", number), "first").await?;
