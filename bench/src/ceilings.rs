@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use anyhow::{Context, ensure};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Confirmation, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, ConnectionProperties};
 use sluice::clock::{Clock, RealClock};
 use tokio::try_join;
 use tokio_postgres::{Client, NoTls, Statement};
@@ -21,8 +21,11 @@ use crate::servers::trio::Trio;
 const PIPELINE: usize = 32;
 /// Pipelines under way at once.
 const PIPELINES: usize = 8;
-/// Messages without a confirm yet.
-const UNCONFIRMED_MAX: usize = 1_000;
+/// Channels that publish at the same time.
+const LANES: usize = 4;
+/// Messages of each of them without a confirm yet.
+const UNCONFIRMED_MAX: usize = 250;
+const CEILING: &str = "ceiling";
 /// Orders in one settlement.
 const BATCH: usize = 1_000;
 
@@ -98,13 +101,27 @@ async fn scripts_per_s(trio: &Trio, calls: usize) -> anyhow::Result<f64> {
 
 async fn messages_per_s(trio: &Trio, bytes: usize, messages: usize) -> anyhow::Result<f64> {
     let connection = lapin::Connection::connect(&trio.rabbit.url("v1"), ConnectionProperties::default()).await?;
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let control = connection.create_channel().await?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    let queue = channel.queue_declare("ceiling".into(), QueueDeclareOptions::durable(), arguments).await?;
-    let body = vec![b'x'; bytes];
+    control.queue_declare(CEILING.into(), QueueDeclareOptions::durable(), arguments).await?;
     let clock = RealClock::new();
+    let mut lanes = tokio::task::JoinSet::new();
+    for _lane in 0..LANES {
+        let channel = connection.create_channel().await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        lanes.spawn(publish(channel, vec![b'x'; bytes], messages / LANES));
+    }
+    while let Some(lane) = lanes.join_next().await {
+        lane??;
+    }
+    let per_s = (messages / LANES * LANES) as f64 / clock.monotonic().as_secs_f64();
+    control.queue_delete(CEILING.into(), lapin::options::QueueDeleteOptions::default()).await?;
+    connection.close(200, "done".into()).await?;
+    Ok(per_s)
+}
+
+async fn publish(channel: Channel, body: Vec<u8>, messages: usize) -> anyhow::Result<()> {
     let mut confirms = VecDeque::with_capacity(UNCONFIRMED_MAX);
     for _message in 0..messages {
         if confirms.len() == UNCONFIRMED_MAX {
@@ -112,15 +129,12 @@ async fn messages_per_s(trio: &Trio, bytes: usize, messages: usize) -> anyhow::R
         }
         let persistent = BasicProperties::default().with_delivery_mode(2);
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        confirms.push_back(channel.basic_publish("".into(), queue.name().clone(), options, &body, persistent).await?);
+        confirms.push_back(channel.basic_publish("".into(), CEILING.into(), options, &body, persistent).await?);
     }
     while let Some(confirm) = confirms.pop_front() {
         taken(confirm.await?)?;
     }
-    let per_s = messages as f64 / clock.monotonic().as_secs_f64();
-    channel.queue_delete("ceiling".into(), lapin::options::QueueDeleteOptions::default()).await?;
-    connection.close(200, "done".into()).await?;
-    Ok(per_s)
+    Ok(())
 }
 
 fn taken(confirm: Confirmation) -> anyhow::Result<()> {
@@ -142,7 +156,6 @@ struct Statements {
     lock_sale: Statement,
     lock_item: Statement,
     orders: Statement,
-    lines: Statement,
     moves: Statement,
     item: Statement,
     sale: Statement,
@@ -194,12 +207,10 @@ impl SetBased {
         let hashes: Vec<Vec<u8>> = seqs.iter().map(|_| fastrand::u128(..).to_le_bytes().repeat(2)).collect();
         let (last, count) = (self.seq + BATCH as i64, BATCH as i32);
         let last_hash = hashes.last().context("a batch")?;
-        let (orders, lines): (Values<'_, 3>, Values<'_, 1>) = ([&seqs, &ids, &customers], [&seqs]);
-        let moves: Values<'_, 3> = [&seqs, &ids, &hashes];
+        let (orders, moves): (Values<'_, 3>, Values<'_, 3>) = ([&seqs, &ids, &customers], [&seqs, &ids, &hashes]);
         let (item, sale): (Values<'_, 1>, Values<'_, 2>) = ([&count], [&last, last_hash]);
         try_join!(
             client.execute(&to.orders, &orders),
-            client.execute(&to.lines, &lines),
             client.execute(&to.moves, &moves),
             client.execute(&to.item, &item),
             client.execute(&to.sale, &sale),
@@ -220,12 +231,6 @@ impl Statements {
                     "insert into orders (sale, settled_seq, id, customer, state, accepted_at, settled_at, expires_at, seq) \
                      select 's', seq, id, customer, 'held', now(), now(), now() + interval '600 s', seq \
                      from unnest($1::bigint[], $2::uuid[], $3::text[]) as v (seq, id, customer)",
-                )
-                .await?,
-            lines: client
-                .prepare(
-                    "insert into order_lines (sale, settled_seq, position, sku, quantity) \
-                     select 's', seq, 0, 'ps5', 1 from unnest($1::bigint[]) as v (seq)",
                 )
                 .await?,
             moves: client

@@ -37,7 +37,7 @@ pub(crate) async fn latency(
     let (mut p50, mut p999, mut late) = (Vec::new(), Vec::new(), 0);
     for round in 0..=effort.rounds {
         let sale = plenty(&scene).await?;
-        let seconds = 2 * effort.seconds;
+        let seconds = if effort.quick { 4 } else { 10 };
         let visit = visit(&scene, &sale, RATE, seconds, true)?;
         let accepted = visit.outcome("accepted").context("nothing was accepted")?;
         ensure!(accepted["count"] == visit.summary["requests"]["offered"], "not all were accepted: {}", visit.summary);
@@ -47,7 +47,6 @@ pub(crate) async fn latency(
             p50.push(of("p50_ms")?);
             p999.push(of("p999_ms")?);
             late += visit.summary["requests"]["late"].as_u64().unwrap_or(0);
-            figure.subject.bursts.push(visit.burst);
         }
     }
     let [p50, p999] = [p50, p999].map(|values| crate::results::median(values.into_iter()));
@@ -64,7 +63,7 @@ pub(crate) async fn cost(name: &str, effort: &Effort, report: &mut Report) -> an
     let sale = sold_out_sale(&scene, 1).await?;
     let mut figure = report.figure(name, "sluice load: requests sent, all refused", "/s");
     figure.control = Some(Series::new("wrk, against the same server"));
-    for round in 0..=effort.rounds {
+    for turn in 0..=effort.turns {
         let visit = visit(&scene, &sale, RATE_TOO_HIGH, effort.seconds, false)?;
         let load = crate::wrk::Load {
             url: &scene.target.url,
@@ -75,7 +74,7 @@ pub(crate) async fn cost(name: &str, effort: &Effort, report: &mut Report) -> an
             pids: &scene.pids(),
         };
         let wrk = crate::wrk::run(&load)?;
-        if round > 0 {
+        if turn > 0 {
             figure.subject.add(visit.burst);
             figure.control.iter_mut().for_each(|series| series.add(wrk.clone()));
         }

@@ -9,8 +9,8 @@ use crate::results::{Bar, Figure, Growth, Results, Series};
 const HEAD: &str = "# Benchmarks
 
 This page is written by `./bench/run`; do not edit it. The numbers are of one machine, on which the load generator and all
-servers share the processors, so a rate alone says little: what counts is the **ratio to a control that was measured in turns
-with it**. Every run ends with `sluice audit`, and fails unless that is exact. Everything is durable as it is shipped:
+servers share the processors, and on which a second may be half as fast as the next, so a rate alone says little: what counts is
+the **ratio to a control that was measured in turns with it**, second by second; the ratio is the median of all turns. Every run ends with `sluice audit`, and fails unless that is exact. Everything is durable as it is shipped:
 `fsync` on, publisher confirms on, SQLite with `synchronous=FULL`.
 
 ";
@@ -20,12 +20,12 @@ const CONTROLS: &str = "
 
 - **The fixed answer** (`bench/src/fixed.rs`): hyper on tokio, one task that accepts, one per connection, as in
   `src/http/server.rs`, but without limits, timers, parsing or routing. It reads the POST and answers the same bytes, headers
-  included, that Sluice answered a moment before. No server on this stack answers faster.
+  included, that Sluice answered a moment before: what HTTP alone costs on this stack.
 - **The plain architecture** (`bench/src/plain.rs`): the same three servers, one by one: a script call per order in Redis, a
   message with a confirm per order to a durable quorum queue, a transaction per order that locks the item's row, eight workers
   that hold 32 messages each. Same libraries, multiplexed Redis, prepared statements. It has no holds, journal, limits or
   epochs, so its transactions write less than Sluice's.
-- **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with five statements in one trip,
+- **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with six statements in two trips,
   with nothing to read from a queue, nothing to decide and no hash to compute.
 
 The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)

@@ -110,7 +110,7 @@ impl Plain {
         pool.get().await?.batch_execute(&tables).await?;
         let mut gate = redis::Client::open(servers.redis.as_str())?.get_multiplexed_async_connection().await?;
         redis::cmd("SET").arg(format!("stock:{SKU}")).arg(STOCK).exec_async(&mut gate).await?;
-        let (connection, _) = declared(&servers.rabbitmq).await?;
+        let (connection, _channel) = declared(&servers.rabbitmq).await?;
         connection.close(200, "declared".into()).await?;
         let api = Control::start("the plain API", folder(&servers)?, "plain-api")?;
         Ok(Self { api, worker: None, servers })

@@ -75,8 +75,10 @@ pub(crate) struct GrowthLine {
 pub(crate) struct Point {
     /// How much there is of what grows.
     pub(crate) x: f64,
-    /// The server's processor time per order, in microseconds: the median.
+    /// The server's processor time per order, in microseconds, as if the machine had been equally fast at all points.
     pub(crate) server_us: f64,
+    /// The same as it was measured.
+    pub(crate) measured_us: f64,
     pub(crate) per_s: f64,
 }
 
@@ -110,9 +112,10 @@ impl Series {
 }
 
 impl Figure {
-    /// The subject's median as a part of the control's.
+    /// The subject as a part of the control: the median of all turns, each against the control's turn beside it.
     pub(crate) fn ratio(&self) -> Option<f64> {
-        self.control.as_ref().map(|control| self.subject.median() / control.median())
+        let turns = self.subject.values.iter().zip(&self.control.as_ref()?.values);
+        Some(median(turns.map(|(subject, control)| subject / control)))
     }
 
     /// Whether the bar is reached; `None` without one.
@@ -182,7 +185,10 @@ mod tests {
     fn growth_is_against_the_cheapest_smaller_point() {
         let line = |costs: &[f64]| GrowthLine {
             name: String::new(),
-            points: costs.iter().map(|&server_us| Point { x: 1.0, server_us, per_s: 1.0 }).collect(),
+            points: costs
+                .iter()
+                .map(|&server_us| Point { x: 1.0, server_us, measured_us: server_us, per_s: 1.0 })
+                .collect(),
         };
         assert_eq!(line(&[4.0, 2.0, 3.0, 2.5]).factor(), 1.5);
         assert_eq!(line(&[4.0, 2.0, 1.0]).factor(), 1.0);

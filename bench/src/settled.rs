@@ -43,6 +43,9 @@ pub(crate) fn database(trio: &Trio) -> anyhow::Result<String> {
     Ok(url.1.clone())
 }
 
+/// Of the load, in each turn.
+const SECONDS: u32 = 3;
+
 const OURS: &str = "select coalesce(sum(held + sold), 0)::bigint from items";
 const THEIRS: &str = "select (stock - available)::bigint from items";
 
@@ -61,20 +64,19 @@ pub(crate) async fn everything_running(
     let mut figure = report.figure(name, "settled while the crowd orders, one SKU", "/s");
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("the plain architecture")));
     let (mut alone, mut whole) = (Vec::new(), Vec::new());
-    for round in 0..=effort.rounds {
+    for turn in 0..=effort.turns.min(5) {
         plain.start_worker()?;
-        let (settled, burst, ()) = under_load(&plain.api.url, "plain", &plain.pids(), &theirs, THEIRS, effort).await?;
+        let (settled, burst) = under_load(&plain.api.url, "plain", &plain.pids(), &theirs, THEIRS).await?;
         let their_burst = Burst { per_s: settled, ..burst };
         alone.push(afterwards(&theirs).await?);
         plain.stop_worker().await?;
 
         let sale = plenty(&scene).await?;
         let clock = RealClock::new();
-        let (settled, burst, ()) = under_load(&scene.target.url, &sale, &scene.pids(), &ours, OURS, effort).await?;
+        let (settled, burst) = under_load(&scene.target.url, &sale, &scene.pids(), &ours, OURS).await?;
         scene.settled(&sale).await?;
         let rate = burst.answers as f64 / clock.monotonic().as_secs_f64();
-        scene.audit(Some(&sale)).await?;
-        if round > 0 {
+        if turn > 0 {
             whole.push(rate);
             figure.subject.add(Burst { per_s: settled, ..burst });
             figure.control.iter_mut().for_each(|series| series.add(their_burst.clone()));
@@ -96,21 +98,14 @@ pub(crate) async fn everything_running(
 }
 
 /// Settled orders a second while the crowd orders.
-async fn under_load(
-    url: &str,
-    sale: &str,
-    pids: &[u32],
-    counter: &Counter,
-    sql: &str,
-    effort: &Effort,
-) -> anyhow::Result<(f64, Burst, ())> {
+async fn under_load(url: &str, sale: &str, pids: &[u32], counter: &Counter, sql: &str) -> anyhow::Result<(f64, Burst)> {
     let clock = RealClock::new();
     let before = counter.count(sql).await?;
-    let load = Load { url, sale, sales: 1, connections: 64, seconds: effort.seconds, pids };
+    let load = Load { url, sale, sales: 1, connections: 64, seconds: SECONDS, pids };
     let burst = wrk::run(&load)?;
     let settled = counter.count(sql).await? - before;
     ensure!(burst.refused == 0, "{} of {} orders were not accepted", burst.refused, burst.answers);
-    Ok((settled / clock.monotonic().as_secs_f64(), burst, ()))
+    Ok((settled / clock.monotonic().as_secs_f64(), burst))
 }
 
 async fn afterwards(counter: &Counter) -> anyhow::Result<f64> {
@@ -130,7 +125,12 @@ pub(crate) async fn drain(name: &str, least: f64, effort: &Effort, report: &mut 
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("raw SQL, 1,000 orders a batch")));
     let (orders, rounds) = if effort.quick { (60_000.0, 1) } else { (300_000.0, 3) };
     for _round in 0..rounds {
+        // A sale opens once a worker has settled its first marker.
+        scene.add_worker();
         let sale = plenty(&scene).await?;
+        ensure!(scene.order(&sale, "first").await? == 202, "the first order is not accepted");
+        scene.settled(&sale).await?;
+        scene.stop_worker()?;
         let mut queued = 0.0;
         while queued < orders {
             let load = Load {
@@ -162,12 +162,13 @@ async fn emptied(scene: &mut Scene, counter: &Counter, sql: &str) -> anyhow::Res
     let clock = RealClock::new();
     scene.add_worker();
     let worker = *scene.pids().last().context("it runs")?;
+    let before = counter.count(sql).await?;
     let mut first = None;
-    let mut last = (0.0, Duration::ZERO);
+    let mut last = (before, Duration::ZERO);
     loop {
         let settled = counter.count(sql).await?;
         let now = clock.monotonic();
-        if settled > 0.0 && first.is_none() {
+        if settled > before && first.is_none() {
             first = Some((settled, now, machine::cpu_us(&[worker])?, machine::busy_us()?));
         }
         if settled > last.0 {

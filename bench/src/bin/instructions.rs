@@ -1,65 +1,43 @@
-//! Walks the two busiest ways through an embedded Sluice, and settlement behind them, so that `./bench/instructions` can count
-//! the processor's instructions under callgrind. Nothing here depends on the machine's speed: the clock stands still, one
-//! thread does the work, and what it waits for has a fixed size.
+//! Counts the processor's instructions of a refusal, of an accepted order and of its settlement in an embedded Sluice, and
+//! compares them with bench/instructions.json: what `./bench/instructions` does.
+//!
+//! Under callgrind, a whole server and its crowd run in one thread (and SQLite in its own), twice on each way: with few orders,
+//! and with many. The difference is what the orders cost, whatever it takes to start. The crowd is as simple as can be: fifty
+//! connections send an order each, and then everybody's answer is read.
 
-use std::hint::black_box;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use axum::body::Body;
-use axum::extract::Request;
 use serde::{Deserialize, Serialize};
-use sluice::clock::Clock;
+use sluice::clock::RealClock;
+use sluice::config::Role;
 use sluice::deployment::{Deployment, embedded};
-use sluice::http::{Api, Limits, RunBy, Site, Tokens};
+use sluice::http::{self, Api, Limits, RunBy, Site, Tokens};
 use sluice::ledger::Creation;
-use sluice::model::{Item, Phase, Sale, SaleId, Sku, Time, Units, Window};
+use sluice::model::{Item, Phase, Sale, SaleId, Sku, Units, Window};
 use sluice::{reconcile, settlement};
-use tokio::runtime::Runtime;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Orders that are placed at the same time.
 const TOGETHER: usize = 50;
-/// Orders of each kind.
-const ORDERS: usize = 2_000;
-
+/// Orders of the short walk, and of the long one.
+const ORDERS: [usize; 2] = [500, 2_500];
 /// How much more counts as the same.
 const TOLERANCE: f64 = 0.03;
 const TOLERANCE_OTHER_COMPILER: f64 = 0.15;
 
-/// A clock that stands still.
-struct StoppedClock;
-
-#[async_trait::async_trait]
-impl Clock for StoppedClock {
-    fn now(&self) -> Time {
-        Time::from_millis(1_800_000_000_000)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    async fn sleep(&self, _time: Duration) {
-        tokio::task::yield_now().await;
-    }
-
-    fn chance(&self) -> u64 {
-        4
-    }
-}
-
-/// Without arguments, counts and compares; `walk WAY` is what runs under callgrind.
+/// Without arguments, counts and compares; `walk WAY ORDERS` is what runs under callgrind.
 fn main() -> anyhow::Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => compare(false),
         ["--renew"] => compare(true),
-        ["walk", way] => walk(way).map(|()| ExitCode::SUCCESS),
+        ["walk", way, orders] => walk(way, orders.parse()?).map(|()| ExitCode::SUCCESS),
         _ => anyhow::bail!("usage: instructions [--renew]"),
     }
 }
@@ -83,9 +61,10 @@ impl Counts {
 
 fn compare(renew: bool) -> anyhow::Result<ExitCode> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.json");
-    let [refuse, accept, settle] = ["refuse", "accept", "settle"].map(count);
-    let counts =
-        Counts { compiler: env!("BENCH_COMPILER").to_owned(), refuse: refuse?, accept: accept?, settle: settle? };
+    let [refuse, accept, both] = ["refuse", "accept", "settle"].map(per_order);
+    let (refuse, accept, both) = (refuse?, accept?, both?);
+    // What is settled has been accepted before.
+    let counts = Counts { compiler: env!("BENCH_COMPILER").to_owned(), refuse, accept, settle: both - accept };
     if renew {
         std::fs::write(path, serde_json::to_string_pretty(&counts)? + "\n")?;
         println!("{counts:?}");
@@ -113,53 +92,64 @@ fn compare(renew: bool) -> anyhow::Result<ExitCode> {
 }
 
 /// Instructions per order on this way.
-fn count(way: &str) -> anyhow::Result<f64> {
+fn per_order(way: &str) -> anyhow::Result<f64> {
+    let [few, many] = ORDERS;
+    let more = count(way, many)? - count(way, few)?;
+    Ok((more / (many - few) as f64).round())
+}
+
+/// All instructions of one walk.
+fn count(way: &str, orders: usize) -> anyhow::Result<f64> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("callgrind.out");
     let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--collect-atstart=no", "--toggle-collect=instructions::measured*"])
+        .arg("--tool=callgrind")
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
-        .args(["walk", way])
+        .args(["walk", way, &orders.to_string()])
         .output()
         .context("valgrind does not start")?;
     ensure!(output.status.success(), "the walk failed: {}", String::from_utf8_lossy(&output.stderr));
     let counted = std::fs::read_to_string(&out)?;
     let total = counted.lines().find_map(|line| line.strip_prefix("totals: ")).context("callgrind counted nothing")?;
-    let total: f64 = total.trim().parse()?;
-    ensure!(total > ORDERS as f64, "callgrind saw nothing of the walk");
-    Ok(total / ORDERS as f64)
+    Ok(total.trim().parse()?)
 }
 
-/// Prepares a sale, and walks this way many times.
-fn walk(way: &str) -> anyhow::Result<()> {
+/// Opens a sale, and walks this way so many times.
+fn walk(way: &str, orders: usize) -> anyhow::Result<()> {
+    let (stock, status) = match way {
+        "refuse" => (1, "409"),
+        "accept" | "settle" => (1_000_000, "202"),
+        other => anyhow::bail!("no way is called {other}"),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folder = tempfile::tempdir()?;
-    let deployment = runtime.block_on(embedded(folder.path(), Arc::new(StoppedClock)))?;
-    let stock = if way == "refuse" { 1 } else { 1_000_000 };
-    let site = runtime.block_on(open(&deployment, stock))?;
-    // The first ones fill caches and sell the only unit.
-    place(&runtime, &site, orders(0, 2 * TOGETHER)?, None)?;
-    let orders = orders(1_000_000, ORDERS)?;
-    match way {
-        "refuse" => measured(Box::new(|| place(&runtime, &site, orders, Some(409)))),
-        "accept" => measured(Box::new(|| place(&runtime, &site, orders, Some(202)))),
-        "settle" => {
-            place(&runtime, &site, orders, Some(202))?;
-            measured(Box::new(|| settle(&runtime, &deployment)))
+    runtime.block_on(async {
+        let deployment = Arc::new(embedded(folder.path(), Arc::new(RealClock::new())).await?);
+        let site = open(&deployment, stock).await?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let serving = tokio::spawn(http::serve(listener, site, std::future::pending()));
+        let mut crowd = Vec::new();
+        for _connection in 0..TOGETHER {
+            crowd.push(TcpStream::connect(address).await?);
         }
-        other => anyhow::bail!("no way is called {other}"),
-    }
-}
-
-/// callgrind counts inside this function only.
-#[inline(never)]
-fn measured<'a>(work: Box<dyn FnOnce() -> anyhow::Result<()> + 'a>) -> anyhow::Result<()> {
-    black_box(work())
+        // The first ones sell the only unit, if there is only one.
+        place(&mut crowd, 0, TOGETHER, None).await?;
+        place(&mut crowd, 1_000_000, orders, Some(status)).await?;
+        if way == "settle" {
+            let shop = &deployment.shop;
+            while shop.queue.depth().await?.waiting > 0 {
+                settlement::settle_once(shop).await?;
+            }
+        }
+        serving.abort();
+        anyhow::Ok(())
+    })
 }
 
 /// A sale of one SKU, open, and its gate loaded.
-async fn open(deployment: &Deployment, stock: u32) -> anyhow::Result<Site> {
+async fn open(deployment: &Arc<Deployment>, stock: u32) -> anyhow::Result<Site> {
     let shop = &deployment.shop;
     let item = Item { sku: Sku::new("ps5")?, name: "Console".into(), price_cents: 100, currency: "EUR".into() };
     let sale = Sale {
@@ -172,47 +162,42 @@ async fn open(deployment: &Deployment, stock: u32) -> anyhow::Result<Site> {
     };
     let created = shop.ledger.create(&sale, &[Units::new(stock)?]).await?;
     ensure!(matches!(created, Creation::Created(_)), "the sale is there already");
+    let working = tokio::spawn({
+        let deployment = deployment.clone();
+        async move { deployment.run(Role::All).await }
+    });
     reconcile::ensure_loaded(shop, &sale.id).await?;
+    // From here on nothing is settled, unless the walk does it.
+    working.abort();
+    let _aborted = working.await;
     let [gate, queue, ledger] = ["this process", "SQLite", "SQLite"];
     let tokens = Tokens::new(std::iter::once("token"), std::iter::empty());
     let api = Api::new(shop.clone(), RunBy { gate, queue, ledger }, tokens, Limits::default(), true);
     Ok(Site::whole(api))
 }
 
-/// Orders of one unit, each by another customer.
-fn orders(first: usize, count: usize) -> anyhow::Result<Vec<Request>> {
-    let order = |number: usize| {
-        let body = format!(r#"{{"customer":"c-{number:08}","lines":[{{"sku":"ps5","quantity":1}}]}}"#);
-        Ok(Request::post("/v1/sales/drop/orders")
-            .header("host", "127.0.0.1:8080")
-            .header("content-type", "application/json")
-            .header("content-length", body.len())
-            .header("idempotency-key", format!("k-{number:08}"))
-            .body(Body::from(body))?)
-    };
-    (first..first + count).map(order).collect()
-}
-
-/// Sends them, so many together, and looks at every status.
-fn place(runtime: &Runtime, site: &Site, orders: Vec<Request>, status: Option<u16>) -> anyhow::Result<()> {
-    let mut orders = orders.into_iter().peekable();
-    while orders.peek().is_some() {
-        let together = orders.by_ref().take(TOGETHER).map(|order| site.answer(order));
-        for answer in runtime.block_on(futures_util::future::join_all(together)) {
-            let right = status.is_none_or(|status| answer.status() == status);
-            ensure!(right, "an order was answered {}", answer.status());
+/// Sends orders of one unit, each by another customer, one on every connection at a time; looks at every status.
+async fn place(crowd: &mut [TcpStream], first: usize, orders: usize, status: Option<&str>) -> anyhow::Result<()> {
+    let mut answer = vec![0; 4096];
+    for round in 0..orders / crowd.len() {
+        for (at, connection) in crowd.iter_mut().enumerate() {
+            let number = first + round * TOGETHER + at;
+            let body = format!(r#"{{"customer":"c-{number:08}","lines":[{{"sku":"ps5","quantity":1}}]}}"#);
+            let length = body.len();
+            let order = format!(
+                "POST /v1/sales/drop/orders HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: application/json\r\n\
+                 Content-Length: {length}\r\nIdempotency-Key: k-{number:08}\r\n\r\n{body}"
+            );
+            connection.write_all(order.as_bytes()).await?;
+        }
+        for connection in &mut *crowd {
+            // An answer is short, and sent at once.
+            let length = connection.read(&mut answer).await?;
+            let head = String::from_utf8_lossy(&answer[..length.min(12)]);
+            ensure!(head.starts_with("HTTP/1.1 ") && length < answer.len(), "an answer makes no sense: {head}");
+            let right = status.is_none_or(|status| head.ends_with(status));
+            ensure!(right, "an order was answered {head}");
         }
     }
     Ok(())
-}
-
-/// Settles until the queue is empty.
-fn settle(runtime: &Runtime, deployment: &Deployment) -> anyhow::Result<()> {
-    let shop = &deployment.shop;
-    runtime.block_on(async {
-        while shop.queue.depth().await?.waiting > 0 {
-            settlement::settle_once(shop).await?;
-        }
-        anyhow::Ok(())
-    })
 }
