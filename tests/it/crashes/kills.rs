@@ -24,6 +24,8 @@ use crate::servers::turn;
 
 /// Kills of one run, unless `SLUICE_KILLS` says otherwise.
 const KILLS: usize = 24;
+/// Longer than any run: what lapses is another test's.
+const HOLD_SECONDS: u32 = 24 * 3_600;
 /// Units for each kill, so that the sale outlives them all.
 const UNITS_PER_KILL: usize = 300;
 /// Orders of the crowd for each kill, at another sale.
@@ -148,8 +150,8 @@ async fn random_kills_break_no_promise() {
     let (mut cluster, clock) = (Cluster::start(), Arc::new(RealClock::new()));
     let targets = cluster.targets().await;
     probe::prepare(&targets[0]).await;
-    probe::create(&targets[0], "drop", kills * UNITS_PER_KILL, 600).await;
-    probe::create(&targets[0], "crowd", kills * ORDERS_PER_KILL / 3, 600).await;
+    probe::create(&targets[0], "drop", kills * UNITS_PER_KILL, HOLD_SECONDS).await;
+    probe::create(&targets[0], "crowd", kills * ORDERS_PER_KILL / 3, HOLD_SECONDS).await;
     let buyers = Buyers::come(&targets, "drop", "c", BUYERS, Habit::Stroll(STROLL));
     let plan = Plan::insistent(targets.clone(), SaleId::new("crowd").unwrap(), TOKEN, habits(kills));
     let mut visit = Visit::begin(plan, clock.clone()).await.unwrap();
