@@ -140,6 +140,25 @@ async fn a_race_shows_what_oversells_and_what_does_not() {
 }
 
 #[test]
+fn a_race_with_postgresql_has_ten_lanes_and_leaves_no_table_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = crate::servers::postgres::shared();
+    let url = postgres.database();
+    let database = url.rsplit('/').next().unwrap();
+    let mut race = sluice(folder.path(), &["race", "--seeds", "3", "--units", "60", "--customers", "300", "--json"]);
+    let output = race.env("DATABASE_URL", &url).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let board: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lanes = board["lanes"].as_array().unwrap();
+    assert_eq!((lanes.len(), &board["error"]), (10, &Value::Null), "{board}");
+    for lane in lanes.iter().filter(|lane| lane["guarded"] == true) {
+        assert_eq!((&lane["sold"], &lane["oversold"]), (&json!(60), &json!(0)), "{lane}");
+    }
+    let schemas = "select count(*) from information_schema.schemata where schema_name like 'sluice_race%'";
+    assert_eq!(postgres.psql(database, schemas), "0");
+}
+
+#[test]
 fn a_demonstration_does_not_leave_this_machine() {
     let folder = tempfile::tempdir().unwrap();
     let mut public = sluice(folder.path(), &["serve", "--demo", "--listen", "0.0.0.0:0"]);
