@@ -1,4 +1,4 @@
-// Photographs the pages while a crowd of 20,000 takes 1,000 units. docs/screenshots runs it.
+// Photographs the pages after a crowd of 10,000 took 1,000 units, some of which were paid for and some given back. docs/screenshots runs it.
 
 import fs from 'node:fs';
 import path from 'node:path';
@@ -20,31 +20,32 @@ async function sale(id) {
 }
 
 async function crowd(id, seed) {
-  await program.ask('POST', '/v1/demo/crowd', { sale: id, customers: 20_000, rate_per_second: null, seconds: 4, retries: true, seed });
+  await program.ask('POST', '/v1/demo/crowd', { sale: id, customers: 10_000, rate_per_second: null, seconds: 5, retries: true, seed });
 }
 
-/** The console while the units go, and when they are gone. */
+/** The console when the crowd has gone; the whole page, or what one sees at first. */
 async function console_(id, seed, name, options, fullPage) {
   const context = await strict(chrome, program, options);
   const page = await openConsole(context, program, await sale(id));
   await crowd(id, seed);
-  await until(async () => (await shown(page, '[data-units=available]')) < 560, 'half of the units are gone', 30_000);
-  await confirmSome(id, 240);
-  if (!fullPage) await page.screenshot({ path: path.join(images, `${name}.png`) });
   await until(async () => (await program.ask('GET', '/v1/demo')).crowd?.done, 'the crowd has gone', 60_000);
+  await turn(id, 380, 'confirm');
+  await turn(id, 220, 'cancel');
+  await until(async () => (await shown(page, '[data-units=available]')) === 220, 'those given back are available');
+  // The curve is read again a second after the last unit went, in finer bins.
   await page.waitForTimeout(2500);
   if (fullPage) {
     await page.setViewportSize({ width: options.viewport?.width ?? 1440, height: await page.evaluate(() => document.documentElement.scrollHeight) });
     await page.waitForTimeout(500);
-    await page.screenshot({ path: path.join(images, `${name}.png`) });
   }
+  await page.screenshot({ path: path.join(images, `${name}.png`) });
   context.clean();
   await context.close();
 }
 
-async function confirmSome(id, count) {
+async function turn(id, count, verb) {
   const { orders } = await program.ask('GET', `/v1/sales/${id}/orders?state=held&limit=${count}`);
-  await Promise.all(orders.map((order) => program.ask('POST', `/v1/orders/${order.id}/confirm`, {})));
+  await Promise.all(orders.map((order) => program.ask('POST', `/v1/orders/${order.id}/${verb}`, {})));
 }
 
 async function picture(address, name, options = {}, act = async () => {}) {
@@ -63,6 +64,14 @@ await console_('demo-2', 2, 'console-dark', { colorScheme: 'dark' }, true);
 await console_('demo-3', 3, 'console-360', { viewport: { width: 360, height: 780 } }, true);
 await picture('/s/demo-1', 'buyer', { viewport: { width: 560, height: 640 } });
 await picture(`/report/demo-1#token=${program.token}`, 'report', { viewport: { width: 1080, height: 900 } }, (page) => page.waitForSelector('.verdict'));
+await picture(`/race#token=${program.token}`, 'race', {}, async (page) => {
+  await page.fill('input[name=seeds]', '10');
+  await page.fill('input[name=customers]', '500');
+  await page.click('button:has-text("Race")');
+  await page.waitForSelector('.fresh:has-text("done")', { timeout: 180_000 });
+  await page.locator('button:has-text("Show me how")').first().click();
+  for (let i = 0; i < 3; i += 1) await page.locator('.sequence button:has-text("Next")').click();
+});
 await chrome.close();
 await program.end();
 console.log(`pictures in ${images}`);

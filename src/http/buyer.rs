@@ -77,10 +77,10 @@ async fn sale_page(
 
 /// Orders, and leads to the order's page. The same form sent twice leads to the same order.
 async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Request) -> Result<Response, Problem> {
-    let filled = filled(&api, request).await?;
     if api.is_draining() {
         return Err(Problem::stopping());
     }
+    let filled = filled(&api, request).await?;
     let stall = api.stall(sale.as_str()).await?;
     let started = api.shop.clock.monotonic();
     let quantity = filled.quantity.trim().parse::<u32>().unwrap_or(0);

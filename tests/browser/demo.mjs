@@ -82,10 +82,49 @@ test('the way of one order can be looked at', async () => {
   assert.deepEqual(await page.locator('.steps li > b:first-child').allTextContents(), ['accepted', 'settled', 'confirmed']);
   await accessible(page, 'a timeline');
   await sensible(page);
+  await page.locator('.log .seq button').first().click();
+  await page.waitForSelector('.move');
+  assert.match(await page.textContent('.move'), /what\s*open/);
+  await accessible(page, 'a move');
+  await page.fill('#timeline input[name=order]', '#3');
+  await page.keyboard.press('Enter');
+  await page.waitForSelector(`.move button:has-text("${order.id}")`);
   context.allow(/404/);
   await page.fill('#timeline input[name=order]', `ord_${'0'.repeat(32)}`);
   await page.keyboard.press('Enter');
   await page.waitForSelector('#timeline .fault');
+  context.clean();
+  await context.close();
+});
+
+test('a race, its seeds, and how a lane first went wrong', async () => {
+  const context = await strict(chrome, program);
+  const page = await context.newPage();
+  await page.goto(`${program.url}/race#token=${program.token}`);
+  await page.fill('input[name=seeds]', '3');
+  await page.fill('input[name=units]', '30');
+  await page.fill('input[name=customers]', '300');
+  await page.click('button:has-text("Race")');
+  await page.waitForSelector('.fresh:has-text("done")', { timeout: 90_000 });
+  const board = await program.ask('GET', '/v1/demo/race');
+  assert.equal(await page.locator('.lane').count(), board.lanes.length);
+  assert.ok(board.lanes.length >= 6);
+  for (const [i, lane] of board.lanes.entries()) {
+    const said = await page.locator('.lane').nth(i).textContent();
+    const numbers = await page.locator('.lane').nth(i).locator('.numbers dd').allTextContents();
+    assert.ok(said.includes(lane.name), said);
+    assert.deepEqual(numbers.slice(0, 4), [lane.sold, lane.oversold, lane.lost, lane.phantom].map((n) => n.toLocaleString('en-US')), lane.name);
+    if (lane.guarded) assert.deepEqual([lane.oversold, lane.lost, lane.phantom], [0, 0, 0], lane.name);
+  }
+  for (const name of ['OVERSOLD', 'LOST']) assert.equal(await page.locator(`.verdict div:has(> dt:text-is("${name}")) dd`).textContent(), '0');
+  const how = page.locator('button:has-text("Show me how")');
+  if ((await how.count()) > 0) {
+    await how.first().click();
+    while (await page.locator('.sequence button:has-text("Next")').isEnabled()) await page.locator('.sequence button:has-text("Next")').click();
+    await accessible(page, 'the sequence');
+  }
+  await accessible(page, 'the race');
+  await sensible(page);
   context.clean();
   await context.close();
 });

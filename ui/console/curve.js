@@ -41,7 +41,7 @@ function Plot({ whole, marks }) {
     build();
     const themes = ['(prefers-color-scheme: dark)', '(forced-colors: active)'].map((query) => matchMedia(query));
     themes.forEach((theme) => theme.addEventListener('change', build));
-    const watch = new ResizeObserver(() => chart.current.setSize({ width: box.current.clientWidth, height: box.current.clientHeight }));
+    const watch = new ResizeObserver(() => box.current && chart.current.setSize({ width: box.current.clientWidth, height: box.current.clientHeight }));
     watch.observe(box.current);
     return () => {
       watch.disconnect();
@@ -88,7 +88,7 @@ function options(box, shown) {
       refused: { range: (_, __, max) => [0, Math.max(10, max * 1.08)] },
     },
     axes: [
-      { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((t) => axisTime(t)), space: 70, size: 30 },
+      { ...axis, grid: { show: false }, values: (_, ticks, _axis, _space, step) => ticks.map((t) => axisTime(t, step)), space: 70, size: 30 },
       { ...axis, scale: 'units', size: 52, values: (_, ticks) => ticks.map(count) },
       { ...axis, scale: 'refused', side: 1, size: 58, grid: { show: false }, values: (_, ticks) => ticks.map((n) => `${rate(n)}/s`) },
     ],
@@ -104,7 +104,12 @@ function options(box, shown) {
   };
 }
 
-const axisTime = (t) => (t === 0 ? 'T' : sinceStart(t * 1000));
+/** As many digits as tell the ticks apart. */
+function axisTime(t, step) {
+  if (t === 0) return 'T';
+  const digits = [0, 1, 2, 3].find((n) => Math.abs(step * 10 ** n - Math.round(step * 10 ** n)) < 1e-6) ?? 3;
+  return `T${t < 0 ? '−' : '+'}${Math.abs(t).toFixed(digits)} s`;
+}
 
 function striped(ctx, colour, ground) {
   const tile = document.createElement('canvas');

@@ -47,7 +47,7 @@ function Map({ outcome }) {
   const draw = () => paint(canvas.current, heat, now, outcome);
   useEffect(draw);
   useEffect(() => {
-    const again = () => paint(canvas.current, state.value.heat, state.value.now, outcome);
+    const again = () => canvas.current && paint(canvas.current, state.value.heat, state.value.now, outcome);
     const watch = new ResizeObserver(again);
     watch.observe(canvas.current);
     const themes = ['(prefers-color-scheme: dark)', '(forced-colors: active)'].map((query) => matchMedia(query));

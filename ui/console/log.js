@@ -41,7 +41,7 @@ function Row({ entry }) {
   return html`
     <tr>
       <td class="at num">${timeOfDay(entry.at, true)}</td>
-      <td class="seq mono">${entry.seq === null || entry.seq === undefined ? '' : `#${count(entry.seq)}`}</td>
+      <td class="seq">${entry.seq ? html`<button class="plain" title="Show this move" onClick=${() => (orderId.value = `#${entry.seq}`)}>#${count(entry.seq)}</button>` : ''}</td>
       <td class="kind">${entry.kind.replaceAll('_', ' ')}</td>
       <td class="text">${entry.text}${entry.order && html` <button class="plain" title="Show its timeline" onClick=${() => (orderId.value = entry.order)}>${short(entry.order)}</button>`}</td>
     </tr>

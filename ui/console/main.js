@@ -1,6 +1,6 @@
 // The console: boots, asks for the token if there is none, and lays out the page.
 
-import { html, render, useEffect, useState } from '../shared/preact.js';
+import { effect, html, render, useEffect, useState } from '../shared/preact.js';
 import { Verdict } from '../shared/verdict.js';
 import { forget, remember, takeToken, token } from '../shared/session.js';
 import { bytes, clock, count } from '../shared/format.js';
@@ -29,7 +29,8 @@ function App() {
 function Bar() {
   const showOffence = (event) => {
     event.preventDefault();
-    orderId.value = state.value.offence.verdict.first_offence?.order ?? '';
+    const first = state.value.offence.verdict.first_offence;
+    orderId.value = first?.seq ? `#${first.seq}` : (first?.order ?? '');
     document.getElementById('timeline').scrollIntoView();
     document.getElementById('timeline').focus();
   };
@@ -170,6 +171,10 @@ function SignIn() {
 function boot() {
   takeToken();
   signedIn.value = Boolean(token());
+  // The tab says which sale it is, and first of all if something is wrong.
+  effect(() => {
+    document.title = state.value ? `${state.value.offence ? '✗ VIOLATION · ' : ''}${state.value.now.name} · Sluice` : 'Sluice';
+  });
   const app = document.getElementById('app');
   app.replaceChildren();
   render(html`<${App} />`, app);

@@ -1,4 +1,4 @@
-// The race: the same crowd against eight ways to sell, side by side, on real tables. Whatever a lane came to is shown as it was.
+// The race: the same crowd against the usual ways to sell, side by side, on real tables. Whatever a lane came to is shown as it was.
 
 import { html, render, signal, useEffect } from '../shared/preact.js';
 import { count } from '../shared/format.js';
@@ -27,11 +27,12 @@ function App() {
       <header class="intro">
         <div>
           <h1>The race</h1>
-          <p class="soft">The same crowd, with real concurrency, buys from the same stock in eight ways. Nothing is simulated: every lane has tables of its own.
-            A lane that did not oversell this time says so.</p>
+          <p class="soft">The same crowd, with real concurrency, buys from the same stock in several ways. Nothing is simulated: every lane has tables of its own.
+            Units are those of a lane's worst seed; a lane that did not oversell this time says so.</p>
         </div>
         <${Start} />
       </header>
+      ${race.value?.error && html`<p class="fault" role="alert">It ended early: ${race.value.error}</p>`}
       ${trouble.value && html`<p class="fault" role="alert">${trouble.value}</p>`}
       <${Lanes} />
       <p class="soft small links"><a href="/">Console</a> · The guarded lanes lock or count atomically; the others leave a gap between reading and writing.</p>
@@ -88,7 +89,7 @@ async function refresh() {
     const before = race.value?.state;
     race.value = await ask('GET', '/v1/demo/race');
     if (before === 'running' && race.value.state === 'done') document.getElementById('milestones').textContent = 'The race is over.';
-    if (!race.value.error) trouble.value = trouble.value && before ? '' : trouble.value;
+    trouble.value = '';
   } catch (error) {
     const words = { 401: 'The race needs the admin token: open the console with its link first.', 404: 'There is a race only in demo mode: run sluice demo.' };
     trouble.value = words[error.status] ?? error.message;
