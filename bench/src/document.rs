@@ -30,7 +30,7 @@ const CONTROLS: &str = "
 
 The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)
 and, where the moment counts at which a request was due, from `sluice load`. *µs/order* is the processor time of Sluice's own
-processes per answered order; *load* that of the generator; *machine* that of everything that ran, the three servers and the
+processes per answered order; *its control* that of the control per answer; *load* that of the generator; *machine* that of everything that ran, the three servers and the
 generator included.
 ";
 
@@ -70,8 +70,11 @@ fn summary(page: &mut String, results: &Results) {
 }
 
 fn table(page: &mut String, figures: &[Figure]) {
-    put(page, "| figure | Sluice (lowest to highest) | control | ratio | bar | | µs/order | load | machine |");
-    put(page, "|---|--:|--:|--:|--:|---|--:|--:|--:|");
+    put(
+        page,
+        "| figure | Sluice (lowest to highest) | control | ratio | bar | | µs/order | its control | load | machine |",
+    );
+    put(page, "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|");
     for figure in figures {
         let range = |series: &Series| {
             let median = number(series.median(), &figure.unit);
@@ -89,8 +92,9 @@ fn table(page: &mut String, figures: &[Figure]) {
         };
         let sign = figure.reached().map_or("", |reached| if reached { "✓" } else { "✗" });
         let us = |us: Option<f64>| us.map(|us| format!("{us:.1}")).unwrap_or_default();
-        let [server, generator, machine] = [
+        let [server, theirs, generator, machine] = [
             figure.subject.of(|burst| burst.server_us),
+            figure.control.as_ref().and_then(|control| control.of(|burst| burst.server_us)).filter(|us| *us > 0.0),
             figure.subject.of(|burst| burst.generator_us).filter(|us| *us > 0.0),
             figure.subject.of(|burst| burst.machine_us),
         ]
@@ -99,7 +103,7 @@ fn table(page: &mut String, figures: &[Figure]) {
         put(
             page,
             &format!(
-                "| {} | {ours} | {control} | {ratio} | {bar} | {sign} | {server} | {generator} | {machine} |",
+                "| {} | {ours} | {control} | {ratio} | {bar} | {sign} | {server} | {theirs} | {generator} | {machine} |",
                 figure.title
             ),
         );

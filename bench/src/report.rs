@@ -62,8 +62,8 @@ impl Report {
     pub(crate) fn put(&mut self, figure: Figure) -> anyhow::Result<()> {
         if !self.headed {
             println!(
-                "{:<48} {:>14} {:>14} {:>7} {:>9}  {:>9} {:>9}",
-                "figure", "Sluice", "control", "ratio", "bar", "µs/order", "load µs"
+                "{:<48} {:>14} {:>14} {:>7} {:>9}  {:>9} {:>9} {:>9}",
+                "figure", "Sluice", "control", "ratio", "bar", "µs/order", "its ctrl", "load µs"
             );
             self.headed = true;
         }
@@ -133,10 +133,11 @@ fn row(figure: &Figure) -> String {
     });
     let us = |what: Option<f64>| what.map(|us| format!("{us:.1}")).unwrap_or_default();
     let server = us(figure.subject.of(|burst| burst.server_us));
+    let theirs = us(figure.control.as_ref().and_then(|control| control.of(|burst| burst.server_us)));
     let generator = us(figure.subject.of(|burst| burst.generator_us));
     write!(
         row,
-        " {:>14} {:>7} {:>9}  {server:>9} {generator:>9} {}",
+        " {:>14} {:>7} {:>9}  {server:>9} {theirs:>9} {generator:>9} {}",
         control.unwrap_or_default(),
         ratio.unwrap_or_default(),
         bar.unwrap_or_default(),

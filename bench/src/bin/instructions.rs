@@ -26,7 +26,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Orders that are placed at the same time.
 const TOGETHER: usize = 50;
 /// Orders of the short walk, and of the long one.
-const ORDERS: [usize; 2] = [500, 2_500];
+const ORDERS: [usize; 2] = [1_000, 9_000];
 /// How much more counts as the same.
 const TOLERANCE: f64 = 0.03;
 const TOLERANCE_OTHER_COMPILER: f64 = 0.15;
