@@ -61,7 +61,7 @@ async function picture(address, name, options = {}, act = async () => {}) {
 
 await console_('demo-1', 1, 'console', {}, false);
 await console_('demo-2', 2, 'console-dark', { colorScheme: 'dark' }, true);
-await console_('demo-3', 3, 'console-360', { viewport: { width: 360, height: 780 } }, true);
+await console_('demo-3', 3, 'console-360', { viewport: { width: 360, height: 1240 } }, false);
 await picture('/s/demo-1', 'buyer', { viewport: { width: 560, height: 640 } });
 await picture(`/report/demo-1#token=${program.token}`, 'report', { viewport: { width: 1080, height: 900 } }, (page) => page.waitForSelector('.verdict'));
 await picture(`/race#token=${program.token}`, 'race', {}, async (page) => {
