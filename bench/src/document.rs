@@ -9,9 +9,10 @@ use crate::results::{Bar, Figure, Growth, Results, Series};
 const HEAD: &str = "# Benchmarks
 
 This page is written by `./bench/run`; do not edit it. The numbers are of one machine, on which the load generator and all
-servers share the processors, and on which a second may be half as fast as the next, so a rate alone says little: what counts is
-the **ratio to a control that was measured in turns with it**, second by second; the ratio is the median of all turns. Every run ends with `sluice audit`, and fails unless that is exact. Everything is durable as it is shipped:
-`fsync` on, publisher confirms on, SQLite with `synchronous=FULL`.
+servers share the processors, and on which one second may be half as fast as the next. So a rate alone says little: what
+counts is the **ratio to a control that took turns with it**, second by second; it is the median over all turns. Every run
+ends with `sluice audit`, and fails unless that is exact. Everything is as durable as it is shipped: `fsync` on, publisher
+confirms on, SQLite with `synchronous=FULL`.
 
 ";
 
@@ -30,8 +31,8 @@ const CONTROLS: &str = "
 
 The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)
 and, where the moment counts at which a request was due, from `sluice load`. *µs/order* is the processor time of Sluice's own
-processes per answered order; *its control* that of the control per answer; *load* that of the generator; *machine* that of everything that ran, the three servers and the
-generator included.
+processes per answered order; *its control* that of the control's per answer; *load* that of the generator; *machine* that of
+everything that ran, the three servers and the generator included.
 ";
 
 /// The whole page.

@@ -33,7 +33,7 @@ use crate::process::Env;
 use crate::scene::{Control, SKU};
 
 /// Of the item that is sold.
-pub(crate) const STOCK: i64 = 500_000_000;
+const STOCK: i64 = 500_000_000;
 /// Orders that are settled at the same time.
 const WORKERS: usize = 8;
 /// Messages that each of them holds before it has settled them. The architecture's usual form has 1, which waits for the

@@ -134,7 +134,7 @@ fn row(figure: &Figure) -> String {
     let us = |what: Option<f64>| what.map(|us| format!("{us:.1}")).unwrap_or_default();
     let server = us(figure.subject.of(|burst| burst.server_us));
     let theirs = us(figure.control.as_ref().and_then(|control| control.of(|burst| burst.server_us)));
-    let generator = us(figure.subject.of(|burst| burst.generator_us));
+    let generator = us(figure.subject.of(|burst| burst.generator_us).filter(|us| *us > 0.0));
     write!(
         row,
         " {:>14} {:>7} {:>9}  {server:>9} {theirs:>9} {generator:>9} {}",

@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::ceilings::SetBased;
 use crate::figures::{Effort, plenty};
 use crate::machine;
-use crate::plain::{self, Plain};
+use crate::plain::Plain;
 use crate::report::Report;
 use crate::results::{Bar, Series, median};
 use crate::scene::Scene;
@@ -89,10 +89,7 @@ pub(crate) async fn everything_running(
     );
     let [whole, alone] = [whole, alone].map(|rates| median(rates.into_iter()));
     figure.notes.push(format!("Sluice, from the first order to the last settlement: {whole:.0} orders a second"));
-    figure.notes.push(format!(
-        "the plain worker once the crowd has gone: {alone:.0} orders a second; its stock is {}",
-        plain::STOCK
-    ));
+    figure.notes.push(format!("the plain worker once the crowd has gone: {alone:.0} orders a second"));
     scene.audit(None).await?;
     report.put(figure)
 }
