@@ -144,7 +144,9 @@ impl Demo {
             tokio::spawn(async move {
                 let folder = std::env::temp_dir().join(format!("sluice-race-{:016x}", demo.clock.chance()));
                 demo.race.run(setting, &folder, &demo.clock).await;
-                if let Err(error) = std::fs::remove_dir_all(&folder) {
+                if let Err(error) = std::fs::remove_dir_all(&folder)
+                    && folder.exists()
+                {
                     tracing::warn!(%error, "could not remove the race's folder");
                 }
             });

@@ -50,7 +50,10 @@ pub(super) async fn run(Args { seeds, units, customers, database_url, json }: Ar
     let (race, setting) = (Race::new(database_url), Setting { seeds, units, customers });
     race.begin(setting);
     race.run(setting, &folder, &clock).await;
-    std::fs::remove_dir_all(&folder)?;
+    // A race that could not even begin has left nothing.
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
     let board = race.board();
     if json {
         println!("{}", serde_json::to_string_pretty(&board)?);

@@ -211,7 +211,7 @@ impl Site {
     }
 
     /// Answers a request. A panic becomes a problem that shows nothing of the inside.
-    pub(crate) async fn answer(&self, request: Request) -> Response {
+    pub async fn answer(&self, request: Request) -> Response {
         whatever_happens(self.route(request)).await
     }
 

@@ -122,9 +122,9 @@ pub(super) struct Asked<'a> {
 /// The way of most requests there are, which is why it has no layers around it.
 pub(super) async fn place_asked(api: &Arc<Api>, sale: &str, asked: &Asked<'_>) -> Placed {
     match api.stall(sale).await {
+        Err(problem) => problem.into(),
         Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
         Ok(stall) => place_at(api, stall, asked).await,
-        Err(problem) => problem.into(),
     }
 }
 

@@ -76,7 +76,8 @@ pub(super) fn first_wrong(rule: Rule, tries: &[Try], start: Duration) -> Option<
 
 /// The first sale that was decided by what was no longer so: another one was written between its reading and its writing.
 fn stale(rule: Rule, tries: &[Try]) -> Option<(&Try, &Try)> {
-    let mut sold: Vec<(&Try, (Duration, i64), (Duration, i64))> =
+    type Reading = (Duration, i64);
+    let mut sold: Vec<(&Try, Reading, Reading)> =
         tries.iter().filter(|one| one.sold).filter_map(|one| Some((one, one.saw?, one.left?))).collect();
     sold.sort_unstable_by_key(|(.., (left_at, _))| *left_at);
     sold.iter().enumerate().find_map(|(place, (other, (saw_at, saw), (_, left)))| {

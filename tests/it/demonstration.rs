@@ -64,6 +64,38 @@ async fn a_signal_ends_the_streams_first_and_the_process_within_two_seconds() {
     assert!(started.elapsed() < Duration::from_secs(2), "it took {:?}: {log}", started.elapsed());
 }
 
+/// What watching costs the server, in its own processor time, while something changes at every tick. `--nocapture` prints it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_watchers_cost_little_more_than_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (serving, target) = start(folder.path(), &[]).await;
+    create(&target, 100_000).await;
+    let (address, clock) = (serving.address(), RealClock::new());
+    let mut shares = Vec::new();
+    for (count, held) in [(1, 40), (100, 80)] {
+        let mut watcher = Watcher::open(&address, "drop", TOKEN).await;
+        let mut others = Vec::new();
+        for _ in 1..count {
+            let mut other = Watcher::open(&address, "drop", TOKEN).await;
+            others.push(tokio::spawn(async move { while other.next().await.is_some() {} }));
+        }
+        let first = watcher.until(|event| event.name == "tick").await.data["process"].take();
+        for number in 0..40 {
+            let order = json!({"customer": format!("{count}-{number}"), "lines": [{"sku": "ps5", "quantity": 1}]});
+            let path = "/v1/sales/drop/orders";
+            assert_eq!(target.answer(Method::POST, path, None, Some("k"), Some(&order)).await.unwrap().status, 202);
+            clock.sleep(Duration::from_millis(100)).await;
+        }
+        let last = watcher.until(|event| event.data["funnel"]["held"] == held).await.data["process"].take();
+        let passed = |name: &str| last[name].as_f64().unwrap() - first[name].as_f64().unwrap();
+        shares.push(passed("cpu_seconds") / passed("uptime_seconds"));
+        others.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+    println!("of one processor: {:.3} with 1 watcher, {:.3} with 100", shares[0], shares[1]);
+    // This build is not optimised; what is measured here is that a tick is not made again for everybody who watches.
+    assert!(shares[1] - shares[0] < 0.3, "{shares:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_broken_on_purpose_the_sale_comes_out_exact() {
     let folder = tempfile::tempdir().unwrap();
@@ -137,6 +169,25 @@ async fn a_race_shows_what_oversells_and_what_does_not() {
     // Real concurrency owes nobody a failure, but a counter that nobody counts up again cannot come out right.
     let counter = lanes.iter().find(|lane| lane["id"] == "count-down").unwrap();
     assert!(counter["phantom"].as_u64() > Some(0), "{counter}");
+}
+
+#[test]
+fn a_race_with_postgresql_has_ten_lanes_and_leaves_no_table_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = crate::servers::postgres::shared();
+    let url = postgres.database();
+    let database = url.rsplit('/').next().unwrap();
+    let mut race = sluice(folder.path(), &["race", "--seeds", "3", "--units", "60", "--customers", "300", "--json"]);
+    let output = race.env("DATABASE_URL", &url).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let board: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lanes = board["lanes"].as_array().unwrap();
+    assert_eq!((lanes.len(), &board["error"]), (10, &Value::Null), "{board}");
+    for lane in lanes.iter().filter(|lane| lane["guarded"] == true) {
+        assert_eq!((&lane["sold"], &lane["oversold"]), (&json!(60), &json!(0)), "{lane}");
+    }
+    let schemas = "select count(*) from information_schema.schemata where schema_name like 'sluice_race%'";
+    assert_eq!(postgres.psql(database, schemas), "0");
 }
 
 #[test]

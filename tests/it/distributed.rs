@@ -15,6 +15,7 @@ use crate::servers::free_port;
 use crate::servers::redis::RedisServer;
 use crate::servers::trio::Trio;
 use crate::support::eventually;
+use crate::watcher::Watcher;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_apis_and_two_workers_sell_five_hundred_and_fifty_units_to_twenty_thousand_orders() {
@@ -43,6 +44,37 @@ async fn two_apis_and_two_workers_sell_five_hundred_and_fifty_units_to_twenty_th
         assert_eq!((code, printed.as_str()), (Some(0), ""), "{said}");
     }
     cluster.run(&["audit", "drop", "--json"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_api_shows_the_whole_sale_live_and_a_worker_shows_nothing() {
+    let cluster = Cluster::of(2, 1);
+    cluster.create(json!([{"sku": "a", "stock": 40}]), json!({})).await;
+    let targets = cluster.targets().await;
+    let mut watchers = Vec::new();
+    for api in &cluster.apis {
+        let mut watcher = Watcher::open(&api.address, "drop", TOKEN).await;
+        assert_eq!(watcher.next().await.unwrap().data["items"][0]["available"], 40);
+        watchers.push(watcher);
+    }
+    // Everything is ordered at the first API; the second one shows it as well, but for the answers.
+    for number in 0..50 {
+        let order = json!({"customer": format!("c-{number}"), "lines": [{"sku": "a", "quantity": 1}]});
+        let path = "/v1/sales/drop/orders";
+        let answer = targets[0].answer(Method::POST, path, None, Some("k"), Some(&order)).await.unwrap();
+        assert_eq!(answer.status, if number < 40 { 202 } else { 409 });
+    }
+    for (watcher, requests) in watchers.iter_mut().zip([50, 0]) {
+        let end = watcher.until(|event| event.name == "tick" && event.data["funnel"]["held"] == 40).await.data;
+        assert_eq!((&end["conserved"], &end["items"][0]["gate"]["available"]), (&json!(true), &json!(0)), "{end}");
+        let stock: Value = targets[0].ask(Method::GET, "/v1/sales/drop/stock", Some(TOKEN), None).await.unwrap();
+        assert_eq!((&end["watermark"], &end["items"][0]["held"]), (&stock["watermark"], &stock["items"][0]["held"]));
+        let end = watcher.until(|event| event.name == "tick" && event.data["funnel"]["requests"] == requests).await;
+        assert_eq!(end.data["process"]["ledger"], "PostgreSQL");
+    }
+    let log = cluster.settled_audit().await;
+    assert_eq!(log["verdict"], "exact", "{log}");
+    assert_eq!(Watcher::open(&cluster.workers[0].address, "drop", TOKEN).await.status, 404);
 }
 
 /// What a buyer's shop would see on a drop: 500 virtual users of k6, over both APIs.

@@ -61,19 +61,16 @@ impl Watcher {
     }
 
     /// The next event that is like this.
-    #[track_caller]
-    pub(crate) fn until(&mut self, like: impl Fn(&Event) -> bool) -> impl Future<Output = Event> {
-        async move {
-            let mut passed = Vec::new();
-            while let Some(event) = self.next().await {
-                if like(&event) {
-                    return event;
-                }
-                passed.push(format!("{} {}", event.name, event.data));
-                assert!(passed.len() < 500, "it does not come; the last one was {:?}", passed.last());
+    pub(crate) async fn until(&mut self, like: impl Fn(&Event) -> bool) -> Event {
+        let mut passed = Vec::new();
+        while let Some(event) = self.next().await {
+            if like(&event) {
+                return event;
             }
-            panic!("the stream ended after {:?}", passed.last());
+            passed.push(format!("{} {}", event.name, event.data));
+            assert!(passed.len() < 500, "it does not come; the last one was {:?}", passed.last());
         }
+        panic!("the stream ended after {:?}", passed.last());
     }
 }
 

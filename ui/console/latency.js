@@ -135,10 +135,12 @@ function rowsOf(buckets) {
 
 function Table({ latency }) {
   return html`
-    <div class="scroll" tabindex="0" role="region" aria-label="Latencies"><table>
+    <div class="scroll" tabindex="0" role="region" aria-label="Latency by outcome">
+    <table>
       <thead><tr><th>outcome</th><th class="num">answers</th>${Q.map(([name]) => html`<th class="num">${name}</th>`)}</tr></thead>
       <tbody>${OUTCOMES.map(([key, word]) => html`
         <tr key=${key}><th>${word}</th><td class="num">${count(latency[key].count)}</td>${Q.map(([, q]) => html`<td class="num">${latency[key].count > 0 ? micros(latency[key][q]) : '–'}</td>`)}</tr>`)}</tbody>
-    </table></div>
+    </table>
+    </div>
   `;
 }

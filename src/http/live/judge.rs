@@ -29,12 +29,12 @@ impl Judge {
     /// Takes note of a recount that has ended, and begins the next one when it is time.
     pub(super) async fn recount(&mut self, shop: &Arc<Shop>, sale: &SaleId) {
         let now = shop.clock.monotonic();
-        if let Some(running) = self.running.take_if(|running| running.is_finished()) {
-            if let Ok((audited, took)) = running.await {
-                self.next_at = now + RECOUNT_PAUSE_MIN.max(took * RECOUNT_PAUSE_TIMES);
-                if let Ok(Some(audit)) = audited {
-                    self.found = found(&audit);
-                }
+        if let Some(running) = self.running.take_if(|running| running.is_finished())
+            && let Ok((audited, took)) = running.await
+        {
+            self.next_at = now + RECOUNT_PAUSE_MIN.max(took * RECOUNT_PAUSE_TIMES);
+            if let Ok(Some(audit)) = audited {
+                self.found = found(&audit);
             }
         }
         if self.running.is_none() && now >= self.next_at {

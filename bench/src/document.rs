@@ -1,0 +1,173 @@
+//! docs/BENCHMARKS.md, written anew from all results after every run.
+
+use std::fmt::Write as _;
+
+use crate::machine;
+use crate::report::{number, short};
+use crate::results::{Bar, Figure, Growth, Results, Series};
+
+const HEAD: &str = "# Benchmarks
+
+This page is written by `./bench/run`; do not edit it. The numbers are of one machine, on which the load generator and all
+servers share the processors, and on which one second may be half as fast as the next. So a rate alone says little: what
+counts is the **ratio to a control that took turns with it**, second by second; it is the median over all turns. Every run
+ends with `sluice audit`, and fails unless that is exact. Everything is as durable as it is shipped: `fsync` on, publisher
+confirms on, SQLite with `synchronous=FULL`.
+
+";
+
+const CONTROLS: &str = "
+## What stands beside what
+
+- **The fixed answer** (`bench/src/fixed.rs`): hyper on tokio, one task that accepts, one per connection, as in
+  `src/http/server.rs`, but without limits, timers, parsing or routing. It reads the POST and answers the same bytes, headers
+  included, that Sluice answered a moment before: what HTTP alone costs on this stack.
+- **The plain architecture** (`bench/src/plain.rs`): the same three servers, one by one: a script call per order in Redis, a
+  message with a confirm per order to a durable quorum queue, a transaction per order that locks the item's row, eight workers
+  that hold 32 messages each. Same libraries, multiplexed Redis, prepared statements. It has no holds, journal, limits or
+  epochs, so its transactions write less than Sluice's.
+- **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with six statements in two trips,
+  with nothing to read from a queue, nothing to decide and no hash to compute.
+
+The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)
+and, where the moment counts at which a request was due, from `sluice load`. *µs/order* is the processor time of Sluice's own
+processes per answered order; *its control* that of the control's per answer; *load* that of the generator; *machine* that of
+everything that ran, the three servers and the generator included.
+";
+
+/// The whole page.
+pub(crate) fn page(results: &Results) -> String {
+    let mut page = HEAD.to_owned();
+    summary(&mut page, results);
+    page += "![Each figure against its bar](bench/bars.svg)\n\n";
+    table(&mut page, &results.figures);
+    notes(&mut page, &results.figures);
+    page += CONTROLS;
+    growth(&mut page, &results.growth);
+    repeat(&mut page, results);
+    page
+}
+
+fn put(page: &mut String, line: &str) {
+    writeln!(page, "{line}").expect("a string takes everything");
+}
+
+fn summary(page: &mut String, results: &Results) {
+    let barred: Vec<&Figure> = results.figures.iter().filter(|figure| figure.bar.is_some()).collect();
+    let missed: Vec<&str> =
+        barred.iter().filter(|figure| figure.reached() == Some(false)).map(|figure| figure.title.as_str()).collect();
+    let reached = barred.len() - missed.len();
+    put(
+        page,
+        &format!(
+            "**{reached} of {} bars are reached.**{}\n",
+            barred.len(),
+            match missed.is_empty() {
+                true => String::new(),
+                false => format!(" Missed: {}.", missed.join("; ")),
+            }
+        ),
+    );
+}
+
+fn table(page: &mut String, figures: &[Figure]) {
+    put(
+        page,
+        "| figure | Sluice (lowest to highest) | control | ratio | bar | | µs/order | its control | load | machine |",
+    );
+    put(page, "|---|--:|--:|--:|--:|---|--:|--:|--:|--:|");
+    for figure in figures {
+        let range = |series: &Series| {
+            let median = number(series.median(), &figure.unit);
+            match series.values.len() {
+                0 | 1 => median,
+                _ => format!("{median} ({} to {})", number(series.min(), ""), number(series.max(), "")),
+            }
+        };
+        let control = figure.control.as_ref().map(|control| format!("{}: {}", control.name, range(control)));
+        let ratio = figure.ratio().map(|ratio| format!("**{ratio:.2}**")).unwrap_or_default();
+        let bar = match figure.bar {
+            Some(Bar::RatioMin(least)) => format!("≥ {least:.2}"),
+            Some(Bar::Max(most)) => format!("≤ {}", number(most, &figure.unit)),
+            None => String::new(),
+        };
+        let sign = figure.reached().map_or("", |reached| if reached { "✓" } else { "✗" });
+        let us = |us: Option<f64>| us.map(|us| format!("{us:.1}")).unwrap_or_default();
+        let [server, theirs, generator, machine] = [
+            figure.subject.of(|burst| burst.server_us),
+            figure.control.as_ref().and_then(|control| control.of(|burst| burst.server_us)).filter(|us| *us > 0.0),
+            figure.subject.of(|burst| burst.generator_us).filter(|us| *us > 0.0),
+            figure.subject.of(|burst| burst.machine_us),
+        ]
+        .map(us);
+        let (ours, control) = (range(&figure.subject), control.unwrap_or_default());
+        put(
+            page,
+            &format!(
+                "| {} | {ours} | {control} | {ratio} | {bar} | {sign} | {server} | {theirs} | {generator} | {machine} |",
+                figure.title
+            ),
+        );
+    }
+}
+
+fn notes(page: &mut String, figures: &[Figure]) {
+    put(page, "");
+    for figure in figures.iter().filter(|figure| !figure.notes.is_empty()) {
+        put(page, &format!("- {}: {}.", figure.title, figure.notes.join("; ")));
+    }
+}
+
+fn growth(page: &mut String, growth: &[Growth]) {
+    if growth.is_empty() {
+        return;
+    }
+    put(page, "\n## How the cost of an order grows\n");
+    put(
+        page,
+        "The processor time of Sluice's processes per order. *Grows* is the largest factor between a point and the",
+    );
+    put(page, "cheapest point before it; 1.20 is the bar.\n");
+    for one in growth {
+        put(page, &format!("![{}](bench/{}.svg)\n", one.title, one.name));
+        let points = one.lines.first().map(|line| line.points.as_slice()).unwrap_or_default();
+        let heads: Vec<String> = points.iter().map(|point| short(point.x)).collect();
+        put(page, &format!("| µs per order, by {} | {} | grows |", one.axis, heads.join(" | ")));
+        put(page, &format!("|---|{}--:|", "--:|".repeat(heads.len())));
+        for line in &one.lines {
+            let costs: Vec<String> = line.points.iter().map(|point| format!("{:.1}", point.server_us)).collect();
+            let (factor, sign) = (line.factor(), if line.factor() <= 1.2 { "✓" } else { "✗" });
+            put(page, &format!("| {} | {} | {factor:.2} {sign} |", line.name, costs.join(" | ")));
+        }
+        put(page, "");
+    }
+}
+
+fn repeat(page: &mut String, results: &Results) {
+    put(page, "\n## Repeat it\n");
+    put(
+        page,
+        "```\n./bench/run            # everything, about half an hour\n./bench/run --quick    # smaller and shorter\n./bench/run sold-out   # figures by name; --list names them\n```\n",
+    );
+    put(
+        page,
+        "It needs Rust, `wrk`, PostgreSQL, Redis and RabbitMQ (`apt-get install wrk postgresql redis-server rabbitmq-server`);",
+    );
+    put(page, "it starts servers of its own on free ports and touches no other. Every single run is in");
+    put(page, "[bench/results.json](bench/results.json).\n");
+    put(
+        page,
+        &format!(
+            "Measured on {}; {}; {}.\n",
+            machine::describe(),
+            machine::version("redis-server", &["--version"]),
+            machine::version("wrk", &["-v"])
+        ),
+    );
+    put(page, "| measured | commit | at | |");
+    put(page, "|---|---|---|---|");
+    let figures = results.figures.iter().map(|figure| (&figure.name, &figure.run));
+    for (name, run) in figures.chain(results.growth.iter().map(|growth| (&growth.name, &growth.run))) {
+        put(page, &format!("| {name} | {} | {} | {} |", run.commit, run.at, if run.quick { "quick" } else { "" }));
+    }
+}

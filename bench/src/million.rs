@@ -1,0 +1,65 @@
+//! A long sale in one process: its memory after a million orders, and how fast it starts again over them.
+
+use anyhow::ensure;
+
+use crate::figures::Effort;
+use crate::machine;
+use crate::report::Report;
+use crate::results::Bar;
+use crate::scene::Scene;
+use crate::wrk::{self, Load};
+
+/// All of them are sold, in the quick runs as well: the bars are about a million.
+const ORDERS: u64 = 1_000_000;
+/// Megabytes at most.
+const MEMORY_BAR_MB: f64 = 150.0;
+/// From start to ready at most.
+const START_BAR_MS: f64 = 1_000.0;
+
+/// Sells a million units one by one, then stops and starts.
+pub(crate) async fn measure(effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
+    let mut scene = Scene::embedded().await?;
+    let idle = machine::resident_mb(scene.pids()[0])?;
+    let sale = scene.sale(ORDERS, 6 * 3600).await?;
+    sell_out(&scene, &sale, ORDERS).await?;
+    scene.settled(&sale).await?;
+    let mut memory = report.figure("memory", "peak memory after a million orders, embedded", "MB");
+    memory.bar = Some(Bar::Max(MEMORY_BAR_MB));
+    memory.subject.values.push(machine::peak_mb(scene.pids()[0])?);
+    memory.notes.push(format!("{idle:.0} MB before the first order; the data folder holds {:.0} MB", scene.data_mb()));
+    scene.audit(Some(&sale)).await?;
+    memory.notes.push(format!("{:.0} MB after the audit", machine::peak_mb(scene.pids()[0])?));
+    report.put(memory)?;
+
+    let mut start = report.figure("start", "start to ready over a million orders, embedded", "ms");
+    start.bar = Some(Bar::Max(START_BAR_MS));
+    let (mut crash, mut answer) = (Vec::new(), Vec::new());
+    for _round in 0..effort.rounds.max(3) {
+        start.subject.values.push(scene.restart(true).await?);
+        let clock = sluice::clock::RealClock::new();
+        ensure!(scene.order(&sale, "late").await? == 409, "a sold-out sale takes an order");
+        answer.push(sluice::clock::Clock::monotonic(&clock).as_secs_f64() * 1e3);
+        crash.push(scene.restart(false).await?);
+    }
+    let [crash, answer] = [crash, answer].map(|times| crate::results::median(times.into_iter()));
+    start
+        .notes
+        .push(format!("its first refusal comes {answer:.0} ms after that; after kill -9 it is ready in {crash:.0} ms"));
+    scene.audit(Some(&sale)).await?;
+    report.put(start)
+}
+
+/// Orders until nothing is left of a sale of this stock.
+pub(crate) async fn sell_out(scene: &Scene, sale: &str, stock: u64) -> anyhow::Result<()> {
+    let mut seconds = 2;
+    loop {
+        let load = Load { url: &scene.target.url, sale, sales: 1, connections: 64, seconds, pids: &[] };
+        let burst = wrk::run(&load)?;
+        if burst.refused > 0 {
+            return Ok(());
+        }
+        let stock_now = scene.stock(sale).await?;
+        let available = stock_now["items"][0]["available"].as_f64().unwrap_or(stock as f64);
+        seconds = ((available / burst.per_s) as u32).clamp(1, 20);
+    }
+}
