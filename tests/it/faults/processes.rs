@@ -46,7 +46,8 @@ async fn workers_stand_still_between_their_writes_and_the_commit() {
     let workers = &site.cluster.workers;
     workers.iter().for_each(|worker| worker.serving().freeze());
     let idle = "select count(*) from pg_stat_activity where state = 'idle in transaction'";
-    assert_ne!(site.cluster.trio.psql(idle), "0", "nobody holds a row");
+    // What stands before the commit is on its way to PostgreSQL, and is done there a moment later.
+    eventually("a transaction holds its rows", async || site.cluster.trio.psql(idle) != "0").await;
     eventually("PostgreSQL gives the rows back", async || site.cluster.trio.psql(idle) == "0").await;
     site.workers.postgres.heal();
     workers.iter().for_each(|worker| worker.serving().resume());
