@@ -1,5 +1,7 @@
 //! What is promised in milliseconds: a test binary of its own, so that no other test runs beside it.
 
+#[path = "it/eventually.rs"]
+mod eventually;
 #[path = "it/support.rs"]
 mod support;
 

@@ -8,6 +8,9 @@ mod ceilings;
 mod chart;
 mod crowd;
 mod document;
+#[cfg(test)]
+#[path = "../../tests/it/eventually.rs"]
+mod eventually;
 mod figures;
 mod fixed;
 mod growth;

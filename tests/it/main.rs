@@ -12,6 +12,7 @@ mod demonstration;
 mod deploy;
 mod distributed;
 mod embedded;
+mod eventually;
 mod faults;
 mod http;
 mod k6;

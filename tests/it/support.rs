@@ -1,11 +1,9 @@
 //! What several tests need: a small sale, orders, and a shop that runs.
 
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sluice::clock::{Clock, RealClock};
+use sluice::clock::RealClock;
 use sluice::config::Role;
 use sluice::deployment::{Deployment, embedded};
 use sluice::ledger::Creation;
@@ -13,6 +11,8 @@ use sluice::model::{Customer, Item, Line, Order, Phase, Sale, SaleId, Sku, Units
 use sluice::reconcile;
 use sluice::shop::Shop;
 use tokio::task::JoinHandle;
+
+pub(crate) use crate::eventually::eventually;
 
 pub(crate) const SKU: &str = "ps5";
 
@@ -78,13 +78,4 @@ pub(crate) async fn create(shop: &Shop, sale: &Sale, stock: u32) {
     let created = shop.ledger.create(sale, &[units(stock)]).await.unwrap();
     assert!(matches!(created, Creation::Created(_)), "{created:?}");
     reconcile::ensure_loaded(shop, &sale.id).await.unwrap();
-}
-
-/// Waits until it is so, for at most 20 seconds.
-pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
-    let clock = RealClock::new();
-    while !so().await {
-        assert!(clock.monotonic() < Duration::from_secs(20), "still not so: {what}");
-        clock.sleep(Duration::from_millis(5)).await;
-    }
 }

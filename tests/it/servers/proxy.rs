@@ -299,7 +299,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::support::eventually;
+    use crate::eventually::eventually;
 
     /// A server that answers every line with `HTTP/1.1 <line>`, and a connection to it through a proxy.
     fn echo() -> (Proxy, TcpStream) {
