@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use crate::fault::{self, Moment};
 use crate::ledger::{Settlement, Verdict};
 use crate::model::{Error, Message, Result, SaleId, limits};
@@ -16,21 +18,47 @@ const RETRY: Duration = Duration::from_millis(100);
 /// Settles until the future is dropped. Killed anywhere, it loses nothing: what was not acknowledged is pulled again,
 /// and what was settled before is [`Verdict::Known`].
 pub async fn run(shop: &Shop) {
+    let mut last = None;
     loop {
-        if let Err(error) = settle_once(shop).await {
-            tracing::error!(%error, "settlement failed, trying again");
-            shop.clock.sleep(RETRY).await;
+        // What one batch came to is told while the next one is settled.
+        let tell = async {
+            if let Some(settled) = last.take() {
+                finish(shop, settled).await;
+            }
+        };
+        match join(settle(shop), tell).await {
+            (Ok(settled), ()) => last = settled,
+            (Err(error), ()) => {
+                tracing::error!(%error, "settlement failed, trying again");
+                shop.clock.sleep(RETRY).await;
+            }
         }
     }
 }
 
-/// Settles one batch: waits for it, commits, and only then acknowledges.
+/// Settles one batch: waits for it, commits, and only then acknowledges and tells.
 pub async fn settle_once(shop: &Shop) -> Result<()> {
+    if let Some(settled) = settle(shop).await? {
+        finish(shop, settled).await;
+    }
+    Ok(())
+}
+
+/// A batch that is settled and acknowledged.
+struct Settled {
+    messages: Vec<Message>,
+    settlement: Settlement,
+}
+
+/// Up to the acknowledgement; `None` if everything has been told.
+async fn settle(shop: &Shop) -> Result<Option<Settled>> {
     let delivery = shop.queue.pull(limits::SETTLE_BATCH_CLAIMS_MAX).await?;
     fault::at(Moment::Pulled);
     let started = shop.clock.monotonic();
     let settlement = match shop.ledger.settle(&delivery.messages).await {
-        Err(Error::Damaged(what, why)) => return park_the_bad(shop, delivery, &format!("{what}: {why}")).await,
+        Err(Error::Damaged(what, why)) => {
+            return park_the_bad(shop, delivery, &format!("{what}: {why}")).await.map(|()| None);
+        }
         settlement => settlement?,
     };
     let took = shop.clock.monotonic().saturating_sub(started);
@@ -38,11 +66,11 @@ pub async fn settle_once(shop: &Shop) -> Result<()> {
     fault::at(Moment::Committed);
     shop.queue.acknowledge(delivery.receipt).await?;
     fault::at(Moment::Acknowledged);
-    finish(shop, &delivery.messages, &settlement).await;
-    Ok(())
+    Ok(Some(Settled { messages: delivery.messages, settlement }))
 }
 
-async fn finish(shop: &Shop, messages: &[Message], settlement: &Settlement) {
+/// Counts what was settled, and tells the gate.
+async fn finish(shop: &Shop, Settled { messages, settlement }: Settled) {
     let mut counts: HashMap<(&SaleId, &'static str), u64> = HashMap::new();
     for (message, verdict) in messages.iter().zip(&settlement.verdicts) {
         if let Some(outcome) = outcome(message, *verdict) {
@@ -82,7 +110,7 @@ async fn park_the_bad(shop: &Shop, delivery: Delivery, why: &str) -> Result<()> 
     let mut bad = 0;
     for message in &delivery.messages {
         match shop.ledger.settle(std::slice::from_ref(message)).await {
-            Ok(settlement) => finish(shop, std::slice::from_ref(message), &settlement).await,
+            Ok(settlement) => finish(shop, Settled { messages: vec![message.clone()], settlement }).await,
             Err(Error::Damaged(..)) => bad += 1,
             Err(error) => return Err(error),
         }
