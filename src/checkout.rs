@@ -126,13 +126,14 @@ async fn settled(shop: &Shop, order: &Order) -> Result<Option<Placement>> {
 }
 
 /// Answers for a sale that the gate does not know: it is over, or it is being loaded. What was accepted may still be on
-/// its way, until a marker closes the last epoch; only then is an order that the ledger does not know too late.
+/// its way, until a marker closes the last epoch; only then is an order that the ledger does not know too late. A memory
+/// that is still there is being loaded, and may carry over what a queue that lost its data cannot bring any more.
 async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
     let Some(record) = shop.ledger.sale(&order.sale).await? else { return Ok(Placement::UnknownSale) };
     if record.sale.window.state(shop.clock.now()) != SaleState::Ended {
         return Ok(Placement::Unavailable(Effect::None));
     }
-    let over = reconcile::is_over(shop, &record);
+    let over = reconcile::is_over(shop, &record) && shop.gate.view(&order.sale).await?.is_none();
     let otherwise = if over { Placement::Refused(Refusal::Ended) } else { Placement::Unavailable(Effect::None) };
     Ok(settled(shop, order).await?.unwrap_or(otherwise))
 }

@@ -194,6 +194,27 @@ test('a sale of which nothing was sold is no empty page', async () => {
   await context.close();
 });
 
+test('a doctored ledger turns the verdict red, and red it stays', async () => {
+  await program.openSale('doctored', 10);
+  await crowd('doctored', 4);
+  const context = await strict(chrome, program);
+  const page = await openConsole(context, program, 'doctored');
+  await until(async () => (await shown(page, '[data-units=held]')) === 4, 'it shows 4 held');
+  assert.equal(await page.getAttribute('.verdict', 'class'), 'verdict exact');
+  program.doctor("update items set available = 0, held = 8, sold = 5 where sale = 'doctored'");
+  await page.waitForSelector('.verdict.broken');
+  assert.equal(await shown(page, '[data-verdict=OVERSOLD]'), 3);
+  const [first] = await page.getByRole('link', { name: '3 units of ps5 are held or sold beyond the stock' }).all();
+  assert.ok(first, 'the bar links to what it saw first');
+  assert.match(await page.title(), /VIOLATION/);
+  await accessible(page, 'a violation');
+  program.doctor("update items set available = 6, held = 4, sold = 0 where sale = 'doctored'");
+  await until(async () => (await shown(page, '[data-units=held]')) === 4, 'the rows are as before');
+  assert.equal(await page.getAttribute('.verdict', 'class'), 'verdict broken');
+  context.clean();
+  await context.close();
+});
+
 test('after a restart of the server the page goes on by itself', async () => {
   await program.openSale('restart', 20);
   await crowd('restart', 4);

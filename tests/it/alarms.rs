@@ -25,6 +25,13 @@ fn doctor(data: &Path, sql: &str) {
     ledger.execute_batch(&format!("pragma busy_timeout = 10000; pragma ignore_check_constraints = on; {sql}")).unwrap();
 }
 
+#[test]
+#[ignore = "the tests in the browser run it, in a process of its own"]
+fn rows_are_doctored() {
+    let [folder, sql] = ["SLUICE_TEST_FOLDER", "SLUICE_TEST_SQL"].map(|name| std::env::var(name).unwrap());
+    doctor(Path::new(&folder), &sql);
+}
+
 /// Orders one unit; answers with the order's id.
 async fn order(target: &Target, customer: &str) -> String {
     let body = json!({ "customer": customer, "lines": [{ "sku": "a", "quantity": 1 }] }).to_string();

@@ -16,6 +16,7 @@ fn in_the_browser(file: &str) {
     let mut node = Command::new("node");
     node.arg(root.join("tests/browser").join(file)).current_dir(root);
     node.env("SLUICE_BIN", env!("CARGO_BIN_EXE_sluice")).env("SLUICE_NODE_TOOLS", &tools);
+    node.env("SLUICE_TESTS", std::env::current_exe().unwrap());
     node.env("SLUICE_CHROMIUM", chromium()).env("SLUICE_TEST_LIVES", "1");
     // Held open as long as this process lives: if it dies, so do node, its browser and its servers.
     let mut child =

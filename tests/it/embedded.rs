@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use sluice::audit::{Audit, Verdict, audit};
 use sluice::checkout::{self, Placement, place};
-use sluice::clock::RealClock;
+use sluice::clock::{Clock, RealClock};
+use sluice::deployment::embedded;
 use sluice::gate::{MemoryGate, Refusal};
-use sluice::ledger::{SqliteLedger, Turn, Turned};
-use sluice::model::{Effect, Error, Mint, OrderState, Result, Sale};
-use sluice::queue::SqliteQueue;
+use sluice::ledger::{EpochStep, SqliteLedger, Turn, Turned};
+use sluice::model::{Body, Effect, Error, Mint, OrderState, Phase, Result, Sale, Time, Window};
+use sluice::queue::{Message, SqliteQueue};
 use sluice::shop::Shop;
 use sluice::sqlite::{Access, Store, Tables};
 use sluice::{reconcile, settlement};
@@ -97,6 +98,46 @@ async fn a_hold_ends_once_however_many_race_to_end_it() {
         assert_eq!(done, 1, "{turned:?}");
     }
     exact(shop, &sale).await;
+}
+
+/// Between the closing marker and the opening of a sale that has ended, only the gate's memory knows what it carries over.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_again_while_an_ended_sale_is_loaded_does_not_hear_that_it_is_over() {
+    let data = tempfile::tempdir().unwrap();
+    let clock = Arc::new(RealClock::new());
+    // Nothing runs in this deployment, so each step of the load is ours.
+    let deployment = embedded(data.path(), clock.clone()).await.unwrap();
+    let shop = &deployment.shop;
+    let soon = Some(Time::from_millis(clock.now().millis() + 300));
+    let sale = Sale { window: Window { phase: Phase::Armed, opens_at: None, closes_at: soon }, ..sale("ended") };
+    shop.ledger.create(&sale, &[units(3)]).await.unwrap();
+    let (load, settle) = (reconcile::reload(shop, &sale.id), settlement::settle_once(shop));
+    let (loaded, settled) = join(load, settle).await;
+    assert!(loaded.unwrap());
+    settled.unwrap();
+    let placed = place(shop, order(shop, &sale, "c-1")).await.unwrap();
+    assert!(matches!(placed, Placement::Accepted(_)), "{placed:?}");
+    // The queue loses it.
+    let pulled = shop.queue.pull(10).await.unwrap();
+    shop.queue.acknowledge(pulled.receipt).await.unwrap();
+    eventually("the sale has ended", async || Some(clock.now()) > soon).await;
+
+    let raised = shop.ledger.step_epoch(&sale.id, EpochStep::Raise).await.unwrap().unwrap();
+    let close = Message { sale: sale.id.clone(), epoch: raised.epoch, body: Body::Close };
+    shop.queue.push(close).await.unwrap();
+    settlement::settle_once(shop).await.unwrap();
+    let snapshot = shop.ledger.snapshot(&sale.id).await.unwrap().unwrap();
+    assert!(shop.gate.load(&snapshot, raised.epoch).await.unwrap());
+    let again = place(shop, order(shop, &sale, "c-1")).await.unwrap();
+    assert_eq!(again, Placement::Unavailable(Effect::None), "it is neither over nor lost");
+
+    shop.queue.bind(&sale.id, raised.epoch, true).await.unwrap();
+    shop.ledger.step_epoch(&sale.id, EpochStep::Live(raised.epoch)).await.unwrap();
+    assert!(shop.gate.open(&sale.id, raised.epoch).await.unwrap());
+    let again = place(shop, order(shop, &sale, "c-1")).await.unwrap();
+    assert!(matches!(again, Placement::Repeat(_)), "{again:?}");
+    settlement::settle_once(shop).await.unwrap();
+    assert_eq!(exact(shop, &sale).await.stock.items[0].held, units(1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

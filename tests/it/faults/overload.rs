@@ -33,7 +33,7 @@ const BUYERS: usize = 200;
 const CONNECTIONS: usize = 3_000;
 /// Half of the refusals take at most this long. The crowd and other tests have the same processors, so the figures that
 /// are printed say more on an idle machine.
-const REFUSED_TIME_MAX_MS: f64 = 250.0;
+const REFUSED_TIME_MAX_MS: f64 = 50.0;
 /// What the process may grow by.
 const GROWTH_MAX_KB: u64 = 150_000;
 

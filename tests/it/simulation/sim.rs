@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// Events kept for the message of a failure.
-const EVENTS_MAX: usize = 60;
+/// Events kept for the message of a failure: all of a run, except for the longest.
+const EVENTS_MAX: usize = 2_000;
 
 pub(super) type Parcel = Pin<Box<dyn Future<Output = ()> + Send>>;
 
