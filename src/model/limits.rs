@@ -87,7 +87,7 @@ pub const PULL_AHEAD_PARCELS_MAX: u16 = 64;
 /// From the start of a push through RabbitMQ to its answer; a later answer promises nothing.
 pub const PUSH_TIME_MAX: Duration = Duration::from_secs(2);
 /// Claims in one settlement transaction.
-pub const SETTLE_BATCH_CLAIMS_MAX: usize = 1_000;
+pub const SETTLE_BATCH_CLAIMS_MAX: usize = 2_000;
 /// Due holds taken by one transaction.
 pub const LAPSE_BATCH_ORDERS_MAX: usize = 1_000;
 /// Moves read from the journal at once.
