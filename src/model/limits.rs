@@ -56,7 +56,7 @@ pub const GATE_WAITING_MAX: usize = 10_000;
 pub const LATCH_WAITING_MAX: usize = 50_000;
 /// Claims that the gate's server decides on in one step, in which it does nothing else.
 pub const GATE_BATCH_CLAIMS_MAX: usize = 500;
-/// Such steps of one sale that are under way at the same time, from one process; and as many questions of its latch.
+/// Such steps of one sale that are under way at the same time, from one process.
 pub const GATE_BATCHES_MAX: usize = 2;
 /// Ids or customers of a snapshot brought to the gate's server at once.
 pub const GATE_LOAD_PART_MAX: usize = 2_000;

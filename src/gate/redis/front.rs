@@ -1,19 +1,18 @@
 //! What stands in front of a sold-out sale: a refusal costs a share of one small question to Redis, and is never stale.
 //!
-//! A request for a SKU that was sold out is refused only by a probe that started after the request arrived. While two
-//! probes are under way, requests gather, and the next one answers them all; with one alone, nobody would have anything to
-//! do while it is away. It tells whether units are there again, and brings the ids that were admitted since the last one, on
-//! any node: so the retry of an accepted order is never told "sold out". Whatever the probe does not refuse goes to the gate
-//! itself, which knows the exact answer.
+//! A request for a SKU that was sold out is refused only by a probe that started after the request arrived. While one
+//! probe is under way, requests gather, and the next one answers them all. It tells whether units are there again, and
+//! brings the ids that were admitted since the last one, on any node: so the retry of an accepted order is never told
+//! "sold out". Whatever the probe does not refuse goes to the gate itself, which knows the exact answer.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use redis::Value;
 
-use super::lane::{Desk, Lane, gone, send_batches};
+use super::lane::{Desk, Lane, gone};
 use super::script::{Answer, PROBE, damaged};
-use crate::batcher::{Batcher, Waiting, batcher};
+use crate::batcher::{Batcher, Batches, batcher};
 use crate::gate::Refusal;
 use crate::gate::latch::{Latch, Word};
 use crate::model::{Order, OrderId, Phase, Result, SaleState, Sku, Time, Window, limits};
@@ -42,7 +41,7 @@ struct Prober {
     skus: Arc<[Sku]>,
     latch: Arc<Latch<OrderId>>,
     /// How many of the sale's ids the latch knows.
-    position: Mutex<u64>,
+    position: u64,
 }
 
 /// Which order, and what it wants.
@@ -73,16 +72,15 @@ impl Front {
         let latch = Arc::new(Latch::new(skus.len()));
         let (probes, batches) = batcher(limits::LATCH_WAITING_MAX);
         let stamp = stamp.to_owned();
-        let prober = Arc::new(Prober {
+        let prober = Prober {
             desk: desk.clone(),
             lane,
             stamp: stamp.clone(),
             skus: skus.clone(),
             latch: latch.clone(),
-            position: Mutex::default(),
-        });
-        let probe = move |waiting| prober.clone().answer(waiting);
-        tokio::spawn(send_batches(batches, limits::LATCH_WAITING_MAX, probe));
+            position: 0,
+        };
+        tokio::spawn(prober.run(batches));
         Arc::new(Front { stamp, skus, index, latch, probes })
     }
 
@@ -116,12 +114,14 @@ impl Front {
 }
 
 impl Prober {
-    async fn answer(self: Arc<Self>, waiting: Vec<Waiting<Question, Result<Option<SoldOut>>>>) {
-        let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
-        let found = self.probe(asked).await;
-        for waiting in waiting {
-            let question = waiting.item;
-            waiting.answer(found.clone().map(|found| self.refusal(found, question)));
+    async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
+        while let Some(waiting) = batches.next(limits::LATCH_WAITING_MAX).await {
+            let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
+            let found = self.probe(asked).await;
+            for waiting in waiting {
+                let question = waiting.item;
+                waiting.answer(found.clone().map(|found| self.refusal(found, question)));
+            }
         }
     }
 
@@ -134,12 +134,11 @@ impl Prober {
 
     /// Asks until the latch knows every id that the gate knows; the last answer counts. A latch that has much to learn
     /// refuses nobody meanwhile: these requests go to the gate itself.
-    async fn probe(&self, asked: Skus) -> Result<Found> {
+    async fn probe(&mut self, asked: Skus) -> Result<Found> {
         for _page in 0..PAGES_MAX {
-            let from = *self.position();
             let mut call = PROBE.over(self.desk.keys.all());
             call.push(&self.stamp);
-            call.push(from);
+            call.push(self.position);
             call.push(limits::GATE_PROBE_IDS_MAX);
             bits(asked).for_each(|sku| call.push(self.skus[sku].as_str()));
             let now = self.desk.clock.now();
@@ -151,7 +150,8 @@ impl Prober {
             let state = read_window(&mut answer)?.state(now);
             let all: u64 = answer.number()?;
             let ids = answer.bytes()?;
-            if self.learn(from, &ids) < all && !ids.is_empty() {
+            self.learn(&ids);
+            if self.position < all && !ids.is_empty() {
                 continue;
             }
             if state == SaleState::Ended {
@@ -179,20 +179,11 @@ impl Prober {
         Ok(found)
     }
 
-    /// Takes in the ids from this position on, of which the other probe may have brought some already; how many are known.
-    fn learn(&self, from: u64, ids: &[u8]) -> u64 {
-        let mut position = self.position();
-        for (number, id) in (from..).zip(ids.as_chunks().0) {
-            if number == *position {
-                self.latch.know(OrderId(*id));
-                *position += 1;
-            }
+    fn learn(&mut self, ids: &[u8]) {
+        for id in ids.as_chunks().0 {
+            self.latch.know(OrderId(*id));
+            self.position += 1;
         }
-        *position
-    }
-
-    fn position(&self) -> MutexGuard<'_, u64> {
-        self.position.lock().expect("no holder panics")
     }
 
     /// The gate was loaded anew, or nobody needs the latch any more.

@@ -43,9 +43,7 @@ impl Lane {
         let (claims, batches) = batcher(limits::GATE_WAITING_MAX);
         let desk = Desk { link, clock, keys: Arc::new(Keys::new(sale)) };
         let lane = Arc::new(Lane { claims, front: RwLock::default(), desk: desk.clone() });
-        let weak = Arc::downgrade(&lane);
-        let send = move |waiting| answer_batch(waiting, desk.clone(), weak.clone());
-        tokio::spawn(send_batches(batches, limits::GATE_BATCH_CLAIMS_MAX, send));
+        tokio::spawn(send_batches(batches, desk, Arc::downgrade(&lane)));
         lane
     }
 
@@ -100,30 +98,25 @@ pub(super) fn gone(gone: Gone) -> Error {
     }
 }
 
-/// Sends batches of at most so many items, a few at once, until nobody can hand in more.
-pub(super) async fn send_batches<T, R, F: Future<Output = ()> + Send + 'static>(
-    mut batches: Batches<T, R>,
-    items_max: usize,
-    send: impl Fn(Vec<Waiting<T, R>>) -> F,
-) {
+async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk, lane: Weak<Lane>) {
     let slots = Arc::new(Semaphore::new(limits::GATE_BATCHES_MAX));
     loop {
         let slot = slots.clone().acquire_owned().await.expect("it is never closed");
-        let Some(waiting) = batches.next(items_max).await else { return };
-        let sent = send(waiting);
+        let Some(waiting) = batches.next(limits::GATE_BATCH_CLAIMS_MAX).await else { return };
+        let (desk, lane) = (desk.clone(), lane.clone());
         let mut batch = Box::pin(async move {
-            sent.await;
+            answer_batch(waiting, &desk, &lane).await;
             drop(slot);
         });
-        // It goes to the wire here, so that batches leave in the sequence of their items; its answer is awaited elsewhere.
+        // It goes to the wire here, so that batches leave in the sequence of their claims; its answer is awaited elsewhere.
         if poll_fn(|context| Poll::Ready(batch.as_mut().poll(context))).await.is_pending() {
             tokio::spawn(batch);
         }
     }
 }
 
-async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: Desk, lane: Weak<Lane>) {
-    match decide(&waiting, &desk, &lane).await {
+async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: &Desk, lane: &Weak<Lane>) {
+    match decide(&waiting, desk, lane).await {
         Ok(admissions) => {
             for (asked, admission) in waiting.into_iter().zip(admissions) {
                 asked.answer(Ok(admission));
