@@ -1,7 +1,7 @@
 // One lane of the race: what it sold beside what it had, every seed, and how it first went wrong, step by step.
 
 import { html, useState } from '../shared/preact.js';
-import { count } from '../shared/format.js';
+import { count, micros } from '../shared/format.js';
 
 export function Lane({ lane, most, running }) {
   const [how, setHow] = useState(false);
@@ -18,7 +18,7 @@ export function Lane({ lane, most, running }) {
       <dl class="numbers">
         ${fact('sold', ran ? count(lane.sold) : '–')}${fact('oversold', ran ? count(lane.oversold) : '–', lane.oversold > 0)}
         ${fact('lost', ran ? count(lane.lost) : '–', lane.lost > 0)}${fact('phantom sold out', ran ? count(lane.phantom) : '–', lane.phantom > 0)}
-        ${fact('time', ran ? `${count(lane.ms)} ms` : '–')}${fact('p99', ran ? `${lane.p99_ms < 10 ? lane.p99_ms.toFixed(1) : count(lane.p99_ms)} ms` : '–')}
+        ${fact('time', ran ? `${count(lane.ms)} ms` : '–')}${fact('p99', ran ? micros(lane.p99_ms * 1000) : '–')}
       </dl>
       <${Seeds} lane=${lane} seeds=${seeds} />
       ${steps.length > 0 && html`

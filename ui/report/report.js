@@ -85,11 +85,12 @@ function latency(all) {
 function sum(snapshot, sums) {
   const row = (item) => {
     const total = item.available + item.in_flight + item.held + item.sold;
-    return `<tr><th>${text(item.name)} <code class="soft">${text(item.sku)}</code></th><td class="num">${count(item.available)}</td><td class="num">${count(item.in_flight)}</td><td class="num">${count(item.held)}</td><td class="num">${count(item.sold)}</td>
-      <td class="num">= ${count(total)}</td><td class="num">${count(item.stock)} ${total === item.stock ? '✓' : '✗'}</td><td class="num">${count(item.gate?.available)}</td></tr>`;
+    const units = (name, what) => `<td class="num" data-name="${name}">${what}</td>`;
+    return `<tr><th>${text(item.name)} <code class="soft">${text(item.sku)}</code></th>${units('available', count(item.available))}${units('+ in flight', count(item.in_flight))}${units('+ held', count(item.held))}${units('+ sold', count(item.sold))}
+      ${units('', `= ${count(total)}`)}${units('stock', `${count(item.stock)} ${total === item.stock ? '✓' : '✗'}`)}${units('gate', count(item.gate?.available))}</tr>`;
   };
   const total = { name: 'all', sku: '', ...sums, gate: sums.gate === null ? null : { available: sums.gate } };
-  return `<div class="scroll" tabindex="0" role="region" aria-label="Conservation"><table><thead><tr><th>item</th><th class="num">available</th><th class="num">+ in flight</th><th class="num">+ held</th><th class="num">+ sold</th><th></th><th class="num">stock</th><th class="num">gate</th></tr></thead>
+  return `<div class="scroll" tabindex="0" role="region" aria-label="Conservation"><table class="sum"><thead><tr><th>item</th><th class="num">available</th><th class="num">+ in flight</th><th class="num">+ held</th><th class="num">+ sold</th><th></th><th class="num">stock</th><th class="num">gate</th></tr></thead>
     <tbody>${snapshot.items.map(row).join('')}${snapshot.items.length > 1 ? row(total) : ''}</tbody></table></div>`;
 }
 
@@ -110,5 +111,6 @@ function crowd(summary) {
 
 function log(entries) {
   if (entries.length === 0) return '<p class="soft">No entries.</p>';
-  return `<table class="log"><tbody>${entries.slice(-200).map((entry) => `<tr><td class="soft">${timeOfDay(entry.at, true)}</td><td class="soft mono">${entry.seq ? `#${count(entry.seq)}` : ''}</td><th>${text(entry.kind)}</th><td>${text(entry.text)}${entry.order ? ` <code class="soft">${text(entry.order)}</code>` : ''}</td></tr>`).join('')}</tbody></table>`;
+  const byTime = [...entries].sort((one, other) => Date.parse(one.at) - Date.parse(other.at)).slice(-200);
+  return `<table class="log"><tbody>${byTime.map((entry) => `<tr><td class="soft">${timeOfDay(entry.at, true)}</td><td class="soft mono">${entry.seq ? `#${count(entry.seq)}` : ''}</td><th>${text(entry.kind.replaceAll('_', ' '))}</th><td>${text(entry.text)}${entry.order ? ` <code class="soft">${text(entry.order)}</code>` : ''}</td></tr>`).join('')}</tbody></table>`;
 }
