@@ -6,10 +6,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
+use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, InterruptHandle, OpenFlags};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::model::{Effect, Error, Result};
@@ -31,6 +33,8 @@ const READERS_MAX: usize = 4;
 /// Pages of the write-ahead log before it is folded into the file: 64 MiB, so that a page which is written again and again
 /// is folded once.
 const LOG_PAGES_MAX: u32 = 16_384;
+/// How long a start waits for the check of a file that is to be served: a million orders take some two seconds.
+const CHECK_TIME_MAX: Duration = Duration::from_millis(200);
 /// Compiled statements kept per connection.
 const STATEMENTS_MAX: usize = 128;
 
@@ -49,6 +53,13 @@ struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     slots: Semaphore,
+    check: Check,
+}
+
+/// The check of the whole file, which goes on until it is done or dropped.
+struct Check {
+    damage: Arc<OnceLock<String>>,
+    under_way: InterruptHandle,
 }
 
 /// Which tables a database has.
@@ -127,14 +138,16 @@ impl Store {
         }
         let mut connection = Connection::open(path).map_err(|error| refusal(path, &error))?;
         set_up(&connection).map_err(|error| refusal(path, &error))?;
-        check(&connection, path)?;
+        let time_max = (access == Access::Write).then_some(CHECK_TIME_MAX);
+        let check = Check::begin(path, time_max)?;
         migrate(&mut connection, path, tables, access)?;
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
         thread::Builder::new()
             .name(format!("{tables:?} writer").to_lowercase())
             .spawn(move || write(&connection, waiting))
-            .map_err(|error| OpenError::Refused { path: path.to_owned(), why: error.to_string() })?;
-        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), slots: Semaphore::new(READERS_MAX) };
+            .map_err(|error| no_thread(path, &error))?;
+        let slots = Semaphore::new(READERS_MAX);
+        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), slots, check };
         Ok(Self { jobs, readers: Arc::new(readers) })
     }
 
@@ -157,6 +170,7 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
         A: FnOnce(Result<T>) + Send + 'static,
     {
+        self.readers.check.passed_so_far(layer)?;
         let job: Job = Box::new(move |connection| {
             let result = guarded(connection, job).map_err(|failure| failure.named(layer));
             let done = result.is_ok();
@@ -172,6 +186,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     {
+        self.readers.check.passed_so_far(layer)?;
         let readers = self.readers.clone();
         let _slot = self.readers.slots.acquire().await.expect("never closed");
         tokio::task::spawn_blocking(move || readers.run(job).map_err(|failure| failure.named(layer)))
@@ -199,12 +214,52 @@ impl Readers {
     }
 
     fn connect(&self) -> rusqlite::Result<Connection> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&self.path, flags)?;
+        let connection = open_to_read(&self.path)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-        connection.busy_timeout(std::time::Duration::from_secs(5))?;
         Ok(connection)
     }
+}
+
+impl Check {
+    /// Begins it on a thread of its own, and waits for its end, or for so long. Fails if damage has been found by then.
+    fn begin(path: &Path, time_max: Option<Duration>) -> Result<Self, OpenError> {
+        let connection = open_to_read(path).map_err(|error| refusal(path, &error))?;
+        let check = Self { damage: Arc::default(), under_way: connection.get_interrupt_handle() };
+        let (tell, told) = sync_channel(0);
+        let (damage, file) = (check.damage.clone(), path.to_owned());
+        let work = move || {
+            // Whoever waits hears it; whoever does not wait any more finds it.
+            if let Err(std::sync::mpsc::SendError(Err(error))) = tell.send(quick_check(&connection, &file)) {
+                let OpenError::Damaged { why, .. } = &error else { return };
+                tracing::error!("{error}. Until then everything is refused");
+                damage.get_or_init(|| why.clone());
+            }
+        };
+        thread::Builder::new().name("check".into()).spawn(work).map_err(|error| no_thread(path, &error))?;
+        let found = match time_max {
+            Some(time_max) => told.recv_timeout(time_max).unwrap_or(Ok(())),
+            None => told.recv().unwrap_or(Ok(())),
+        };
+        found.map(|()| check)
+    }
+
+    /// Fails once damage was found.
+    fn passed_so_far(&self, layer: &'static str) -> Result<()> {
+        self.damage.get().map_or(Ok(()), |why| Err(Error::Damaged(layer, why.clone())))
+    }
+}
+
+impl Drop for Check {
+    fn drop(&mut self) {
+        self.under_way.interrupt();
+    }
+}
+
+fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
 }
 
 /// Why a job failed.
@@ -295,7 +350,7 @@ fn guarded<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T
 
 fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
@@ -303,7 +358,7 @@ fn set_up(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "memory")
 }
 
-fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+fn quick_check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let found: String =
         connection.query_row("pragma quick_check(1)", [], |row| row.get(0)).map_err(|error| refusal(path, &error))?;
     if found == "ok" { Ok(()) } else { Err(OpenError::Damaged { path: path.to_owned(), why: found }) }
@@ -331,6 +386,10 @@ fn migrate(connection: &mut Connection, path: &Path, tables: Tables, access: Acc
         run.map_err(|error| OpenError::Refused { path, why: error.to_string() })?;
     }
     Ok(())
+}
+
+fn no_thread(path: &Path, error: &std::io::Error) -> OpenError {
+    OpenError::Refused { path: path.to_owned(), why: error.to_string() }
 }
 
 fn refusal(path: &Path, error: &rusqlite::Error) -> OpenError {

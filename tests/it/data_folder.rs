@@ -1,14 +1,16 @@
 //! A data folder that cannot be served is refused at start, with what to do, and is left as it is.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use sluice::clock::RealClock;
 use sluice::deployment::{embedded, inspect};
-use sluice::sqlite::{Access, Store, Tables};
+use sluice::model::Error;
+use sluice::sqlite::{Access, OpenError, Store, Tables};
 
-use crate::support::{create, sale, start};
+use crate::support::{create, eventually, sale, start};
 
 async fn refusal(data: &Path) -> String {
     match embedded(data, Arc::new(RealClock::new())).await {
@@ -58,6 +60,32 @@ fn a_damaged_database_is_refused_and_left_alone() {
     let why = runtime.block_on(refusal(data.path()));
     assert!(why.contains("damaged") && why.contains("backup"), "{why}");
     assert!(fs::read(&path).unwrap() == bytes, "the damaged file was changed");
+}
+
+/// The start does not wait for the check of a large file; on a fast machine it may be done all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_a_large_file_ends_the_service_once_it_is_found() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("ledger.db");
+    drop(Store::open(&path, Tables::Ledger, Access::Write).unwrap());
+    let rows = "insert into secrets (name, value) \
+                with recursive n (i) as (select 1 union all select i + 1 from n where i < 1000000) \
+                select 'secret-' || i, zeroblob(16) from n; pragma wal_checkpoint(truncate)";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(rows).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let last_page = file.metadata().unwrap().len() - 4096;
+    file.write_all_at(&[0x5a; 4096], last_page).unwrap();
+    let opened = Store::open(&path, Tables::Ledger, Access::Write);
+    let Ok(store) = opened else { return };
+    eventually("the damage is found", || async {
+        let read = store.read("ledger", |_| Ok(())).await;
+        let write = store.write("ledger", |_| Ok(())).await;
+        [read, write].iter().all(|result| matches!(result, Err(Error::Damaged("ledger", _))))
+    })
+    .await;
+    let Err(OpenError::Damaged { .. }) = Store::open(&path, Tables::Ledger, Access::Read) else {
+        panic!("whoever only looks at a damaged file waits for the check")
+    };
 }
 
 #[tokio::test]

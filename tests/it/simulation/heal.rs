@@ -119,14 +119,7 @@ impl Run {
         let busy = |run: &Self| [Job::Place, Job::Operate, Job::Turn].iter().any(|job| run.executor.anybody(*job));
         while busy(self) && !self.sim.failed() && self.step(deadline) {}
         for sale in 0..self.sales.len() {
-            let id = self.sales[sale].sale.id.clone();
-            let now = self.world.time.now();
-            // Not in the last moment, when some are told that it is over.
-            let soon = now.after(Duration::from_millis(500));
-            let states = self.world.ledger.record(&id, |record| [now, soon].map(|at| record.sale.window.state(at)));
-            if states == [SaleState::Open; 2] && !self.sim.failed() {
-                self.sell_out_of(sale);
-            }
+            self.sell_out_of(sale);
         }
         let deadline = self.sim.now() + SERVICE_TIME_MAX;
         while !self.sim.failed() && !self.at_rest() && self.sim.now() < deadline {
@@ -138,6 +131,9 @@ impl Run {
     fn sell_out_of(&mut self, sale: usize) {
         let in_run = self.sales[sale].sale.clone();
         for sku in in_run.items.iter().map(|item| &item.sku) {
+            if !self.is_open(sale) || self.sim.failed() {
+                return;
+            }
             let view = self.world.gates[self.primary].view(&in_run.id);
             let left =
                 view.and_then(|view| view.items.iter().find(|item| item.sku == *sku).map(|item| item.available.get()));
@@ -150,10 +146,19 @@ impl Run {
             }
             self.answer_all(sale);
             let sold = self.world.promises[sale].promised().len() - before;
-            if left.is_none_or(|left| left as usize > sold) {
+            // A sale that has ended meanwhile, while its gate was loaded, may keep the rest.
+            if self.is_open(sale) && left.is_none_or(|left| left as usize > sold) {
                 self.sim.violated(SELLS, format!("{left:?} units of {sku} were left, {sold} were sold"));
             }
         }
+    }
+
+    /// Whether the sale is open, and not in its last moment, when some are told that it is over.
+    fn is_open(&self, sale: usize) -> bool {
+        let now = self.world.time.now();
+        let soon = now.after(Duration::from_millis(500));
+        let state = |at| self.world.ledger.record(&self.sales[sale].sale.id, |record| record.sale.window.state(at));
+        [now, soon].map(state) == [SaleState::Open; 2]
     }
 
     /// Goes on until everybody has heard yes or no. A queue that lost its bindings shows only when the next order comes, so
