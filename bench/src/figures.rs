@@ -8,20 +8,20 @@ use crate::report::Report;
 use crate::results::{Bar, Series};
 use crate::scene::Scene;
 use crate::wrk::{self, Burst, Load};
-use crate::{ceilings, crowd, growth, million, settled};
+use crate::{ceilings, crowd, growth, million, settled, watched};
 
 /// More than any run can sell.
 const PLENTY: u64 = 500_000_000;
 /// Longer than any run.
 const HOLD_SECONDS: u32 = 6 * 3600;
 /// Connections of the crowd, unless a figure says otherwise.
-const CONNECTIONS: u32 = 64;
+pub(crate) const CONNECTIONS: u32 = 64;
 /// Connections of the crowd that buys. An order waits for its commit, and the next one of its connection for the answer, so
 /// there are as many as the reference's 500 users.
-const BUYERS: u32 = 500;
+pub(crate) const BUYERS: u32 = 500;
 
 /// All of them, in the sequence of the report.
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "sold-out-embedded",
     "sold-out-distributed",
     "accepts-embedded",
@@ -30,6 +30,8 @@ const NAMES: [&str; 15] = [
     "latency-distributed",
     "settled",
     "drain",
+    "watched-sold-out",
+    "watched-accepts",
     "ceilings",
     "generator",
     "million",
@@ -83,6 +85,8 @@ async fn measure(name: &str, effort: &Effort, report: &mut Report) -> anyhow::Re
         "latency-distributed" => crowd::latency(name, true, 30.0, effort, report).await,
         "settled" => settled::everything_running(name, 15.0, effort, report).await,
         "drain" => settled::drain(name, 0.5, effort, report).await,
+        "watched-sold-out" => watched::measure(name, true, effort, report).await,
+        "watched-accepts" => watched::measure(name, false, effort, report).await,
         "ceilings" => ceilings::measure(effort, report).await,
         "generator" => crowd::cost(name, effort, report).await,
         "million" => million::measure(effort, report).await,
@@ -186,6 +190,7 @@ pub(crate) async fn plenty(scene: &Scene) -> anyhow::Result<String> {
     scene.sale(PLENTY, HOLD_SECONDS).await
 }
 
-fn ask(url: &str, sale: &str, pids: &[u32], connections: u32, effort: &Effort) -> anyhow::Result<Burst> {
+/// What the crowd gets from this address in one turn.
+pub(crate) fn ask(url: &str, sale: &str, pids: &[u32], connections: u32, effort: &Effort) -> anyhow::Result<Burst> {
     wrk::run(&Load { url, sale, sales: 1, connections, seconds: effort.seconds, pids })
 }

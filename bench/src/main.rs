@@ -27,6 +27,7 @@ mod scene;
 #[path = "../../tests/it/servers/mod.rs"]
 mod servers;
 mod settled;
+mod watched;
 mod wrk;
 
 use std::path::PathBuf;

@@ -119,6 +119,16 @@ impl Scene {
         Ok(())
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// What a console sends to watch a sale.
+    pub(crate) fn live_request(&self, sale: &str) -> String {
+        let head = format!("host: {}\r\nauthorization: Bearer {TOKEN}", self.address);
+        format!("GET /v1/sales/{sale}/live HTTP/1.1\r\n{head}\r\n\r\n")
+    }
+
     /// What the operator sees of a sale: units, and orders in flight.
     pub(crate) async fn stock(&self, sale: &str) -> anyhow::Result<Value> {
         self.target.ask(Method::GET, &format!("/v1/sales/{sale}/stock"), Some(TOKEN), None).await

@@ -13,11 +13,12 @@
 local FORMAT = '1'
 local UNITS_MAX = 1000000000
 
--- Which Redis process this is and which history of writes it has. A restart changes the first; a replica that takes
--- over changes both, also when the old primary later follows it and is promoted again, with its writes in between gone.
+-- Which history of writes this server goes on with. Every start begins another one, and so does a replica that takes over,
+-- also when the old primary later follows it and is promoted again, with its writes in between gone. A replica shows the
+-- history of its primary, and lags behind: it is told apart by its role.
 local function life()
-    local info = redis.call('INFO', 'server', 'replication')
-    return info:match('run_id:(%x+)') .. ':' .. info:match('master_replid:(%x+)')
+    local info = redis.call('INFO', 'replication')
+    return info:match('role:(%w+)') .. ':' .. info:match('master_replid:(%x+)')
 end
 
 -- The sale as it is remembered; or nil, and why not. A missing or foreign key shows in the counters of the head.

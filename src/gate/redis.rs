@@ -1,8 +1,8 @@
 //! The gate in Redis or Valkey: one script call per batch of claims, and every process sees the same units.
 //!
-//! Redis is believed only what it can prove to remember. When a sale is loaded, the server's run id and replication id are
-//! noted beside it; every script compares them before it answers. After a restart with an old dump, or on a replica that
-//! took over and may have missed writes, they differ, and the gate knows nothing: [`Admission::Unloaded`], never "sold
+//! Redis is believed only what it can prove to remember. When a sale is loaded, the server's replication id is
+//! noted beside it; every script compares it before it answers. After a restart with an old dump, or on a replica that
+//! took over and may have missed writes, it differs, and the gate knows nothing: [`Admission::Unloaded`], never "sold
 //! out", until the sale is loaded from the ledger. The same holds if a key is missing or of a wrong type.
 //!
 //! Of a sale it keeps five keys in one slot of a cluster, see `prelude.lua`. An order takes about 100 bytes there, and

@@ -7,8 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use redis::Value;
+use tokio::time::timeout;
 
 use super::lane::{Desk, Lane, gone};
 use super::script::{Answer, PROBE, damaged};
@@ -19,6 +21,12 @@ use crate::model::{Order, OrderId, Phase, Result, SaleState, Sku, Time, Window, 
 
 /// How many pages of ids a probe reads before it lets its requests go on.
 const PAGES_MAX: usize = 4;
+/// A probe that so many share is followed by one that waits for [`SHARED_BY`].
+const CROWD: usize = 2;
+/// How many share a probe, while a crowd asks: more would make it hardly cheaper for each.
+const SHARED_BY: usize = 32;
+/// How long a probe waits for them at most.
+const SHARING_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Which SKUs, a bit each.
 type Skus = u64;
@@ -115,7 +123,15 @@ impl Front {
 
 impl Prober {
     async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
-        while let Some(waiting) = batches.next(limits::LATCH_WAITING_MAX).await {
+        let mut crowded = false;
+        loop {
+            if crowded {
+                batches.gathered(1).await;
+                // Whoever waits longer than that is asked for with those who are there.
+                let _ = timeout(SHARING_TIME_MAX, batches.gathered(SHARED_BY)).await;
+            }
+            let Some(waiting) = batches.next(limits::LATCH_WAITING_MAX).await else { return };
+            crowded = waiting.len() >= CROWD;
             let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
             let found = self.probe(asked).await;
             for waiting in waiting {
