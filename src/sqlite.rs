@@ -34,7 +34,7 @@ const READERS_MAX: usize = 4;
 /// is folded once.
 const LOG_PAGES_MAX: u32 = 16_384;
 /// How long a start waits for the check of a file that is to be served: a million orders take some two seconds.
-const CHECK_TIME_MAX: Duration = Duration::from_millis(200);
+const CHECK_TIME_MAX: Duration = Duration::from_millis(100);
 /// Compiled statements kept per connection.
 const STATEMENTS_MAX: usize = 128;
 

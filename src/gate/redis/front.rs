@@ -50,6 +50,17 @@ struct Prober {
     latch: Arc<Latch<OrderId>>,
     /// How many of the sale's ids the latch knows.
     position: u64,
+    /// The last whole answer.
+    last: Option<Last>,
+}
+
+/// What a probe was told, and what shows whether that still holds.
+struct Last {
+    signs: Vec<u8>,
+    asked: Skus,
+    live: bool,
+    window: Window,
+    none_left: Found,
 }
 
 /// Which order, and what it wants.
@@ -87,6 +98,7 @@ impl Front {
             skus: skus.clone(),
             latch: latch.clone(),
             position: 0,
+            last: None,
         };
         tokio::spawn(prober.run(batches));
         Arc::new(Front { stamp, skus, index, latch, probes })
@@ -152,39 +164,60 @@ impl Prober {
     /// refuses nobody meanwhile: these requests go to the gate itself.
     async fn probe(&mut self, asked: Skus) -> Result<Found> {
         for _page in 0..PAGES_MAX {
+            let last = self.last.take().filter(|last| asked & !last.asked == 0);
             let mut call = PROBE.over(self.desk.keys.all());
+            call.push(last.as_ref().map_or(&[][..], |last| &last.signs));
             call.push(&self.stamp);
             call.push(self.position);
             call.push(limits::GATE_PROBE_IDS_MAX);
             bits(asked).for_each(|sku| call.push(self.skus[sku].as_str()));
             let now = self.desk.clock.now();
-            let Ok(mut answer) = Answer::read(self.desk.link.run(&call).await?)? else {
+            let answer = match self.desk.link.run(&call).await? {
+                Value::Int(_) => last.map(|last| (last, true)),
+                answer => self.read(asked, answer)?,
+            };
+            let Some((last, whole)) = answer else {
                 self.forget();
                 return Ok(Found::default());
             };
-            let live = answer.flag()?;
-            let state = read_window(&mut answer)?.state(now);
-            let all: u64 = answer.number()?;
-            let ids = answer.bytes()?;
-            self.learn(&ids);
-            if self.position < all && !ids.is_empty() {
+            if !whole {
                 continue;
             }
-            if state == SaleState::Ended {
-                self.forget();
-            }
-            let open = live && state == SaleState::Open;
-            return self.tell_latch(asked, open, answer);
+            let found = self.tell_latch(asked, &last, last.window.state(now));
+            self.last = Some(last);
+            return Ok(found);
         }
         Ok(Found::default())
     }
 
-    /// Lets the latch say what was found: whatever is open goes past it.
-    fn tell_latch(&self, asked: Skus, open: bool, mut answer: Answer) -> Result<Found> {
-        let mut found = Found::default();
+    /// What the script tells, and whether the latch now knows every id; `None` if it does not know this load of the gate.
+    fn read(&mut self, asked: Skus, answer: Value) -> Result<Option<(Last, bool)>> {
+        let Ok(mut answer) = Answer::read(answer)? else { return Ok(None) };
+        let (signs, live, window) = (answer.bytes()?, answer.flag()?, read_window(&mut answer)?);
+        let all: u64 = answer.number()?;
+        let ids = answer.bytes()?;
+        self.learn(&ids);
+        let mut none_left = Found::default();
         for sku in bits(asked) {
             let (available, may_return) = (answer.units()?, answer.flag()?);
-            if open && available.get() == 0 {
+            none_left.sold_out |= u64::from(available.get() == 0) << sku;
+            none_left.may_return |= u64::from(may_return) << sku;
+        }
+        let whole = self.position >= all || ids.is_empty();
+        Ok(Some((Last { signs, asked, live, window, none_left }, whole)))
+    }
+
+    /// Lets the latch say what was found: whatever is open goes past it.
+    fn tell_latch(&self, asked: Skus, last: &Last, state: SaleState) -> Found {
+        if state == SaleState::Ended {
+            self.forget();
+        }
+        let open = last.live && state == SaleState::Open;
+        let mut found = Found::default();
+        for sku in bits(asked) {
+            let is_in = |skus: Skus| skus & (1 << sku) != 0;
+            if open && is_in(last.none_left.sold_out) {
+                let may_return = is_in(last.none_left.may_return);
                 found.sold_out |= 1 << sku;
                 found.may_return |= u64::from(may_return) << sku;
                 self.latch.say(sku, Word::SoldOut { may_return });
@@ -192,7 +225,7 @@ impl Prober {
                 self.latch.say(sku, Word::Open);
             }
         }
-        Ok(found)
+        found
     }
 
     fn learn(&mut self, ids: &[u8]) {
