@@ -13,12 +13,12 @@
 local FORMAT = '1'
 local UNITS_MAX = 1000000000
 
--- Which history of writes this server goes on with. Every start begins another one, and so does a replica that takes over,
--- also when the old primary later follows it and is promoted again, with its writes in between gone. A replica shows the
--- history of its primary, and lags behind: it is told apart by its role.
+-- Which history of writes this server goes on with, and whether it is the one that writes it. Every start begins another one,
+-- and so does a replica that takes over, also when the old primary later follows it and is promoted again, with its writes
+-- in between gone. A replica shows the history of its primary, and lags behind.
 local function life()
     local info = redis.call('INFO', 'replication')
-    return info:match('role:(%w+)') .. ':' .. info:match('master_replid:(%x+)')
+    return info:match('master_replid:(%x+)'), info:match('role:(%w+)') == 'master'
 end
 
 -- The sale as it is remembered; or nil, and why not. A missing or foreign key shows in the counters of the head.
@@ -26,9 +26,12 @@ local function recall()
     local head = redis.pcall('HMGET', KEYS[1], 'format', 'life', 'stamp', 'skus', 'phase', 'opens_at', 'closes_at',
         'epoch', 'live', 'watermark', 'limit', 'hold', 'pending', 'known', 'customers')
     if head.err then return nil, 'damaged' end
+    local history, is_primary = life()
+    -- Whoever asks a replica has to look for the primary.
+    if not is_primary then return nil, redis.error_reply('READONLY this is a replica') end
     if not head[1] then return nil, 'unknown' end
     if head[1] ~= FORMAT then return nil, 'of another format' end
-    if head[2] ~= life() then return nil, 'of another life of the server' end
+    if head[2] ~= history then return nil, 'of another life of the server' end
     for field = 3, 15 do
         if not head[field] or (field > 7 and not tonumber(head[field])) then return nil, 'damaged' end
     end

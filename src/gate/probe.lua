@@ -9,7 +9,8 @@ local signs = ''
 local seen = redis.pcall('HMGET', KEYS[1], 'life', 'stamp', 'live', 'known', 'watermark')
 if not seen.err then
     for _, sign in ipairs(seen) do signs = signs .. tostring(sign) .. ' ' end
-    if signs == ARGV[1] and seen[1] == life() then return 1 end
+    local history, is_primary = life()
+    if signs == ARGV[1] and seen[1] == history and is_primary then return 1 end
 end
 
 local sale, why = recall()
