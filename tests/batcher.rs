@@ -198,8 +198,8 @@ fn gathering_that_is_given_up_loses_nothing() {
     explore(|| {
         let (calls, mut batches) = batcher(10);
         let caller = thread::spawn(move || assert_eq!(future::block_on(calls.call(1)), Ok(2)));
-        let given_up = Box::pin(batches.gathered(2)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        drop(given_up);
+        let polled = Box::pin(batches.gathered(2)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
         let seen = doubler(batches, 10).join().unwrap();
         assert_eq!(seen, [1]);
         caller.join().unwrap();

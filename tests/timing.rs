@@ -5,7 +5,7 @@ mod eventually;
 #[path = "it/support.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use sluice::audit::{Verdict, audit};
@@ -44,12 +44,12 @@ async fn round_of_lapses(deployment: &Deployment, name: &str) -> (Duration, Dura
     let shop = &deployment.shop;
     let sale = Sale { hold_seconds: 2, ..sale(name) };
     create(shop, &sale, HOLDS).await;
-    let began = Instant::now();
+    let began = shop.clock.monotonic();
     let crowd = (0..HOLDS).map(|number| place(shop, order(shop, &sale, &format!("c-{number}"))));
     let placements = join_all(crowd).await;
     assert!(placements.iter().all(|placed| matches!(placed, Ok(Placement::Accepted(_)))));
     assert!(deployment.drain().await);
-    let control = began.elapsed();
+    let control = shop.clock.monotonic() - began;
     eventually("the gate has all units back", || async {
         let view = shop.gate.view(&sale.id).await.unwrap().unwrap();
         view.items[0].available == units(HOLDS)
