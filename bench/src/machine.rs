@@ -69,9 +69,11 @@ pub(crate) fn describe() -> String {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or(0.0);
-    let kernel = read("/proc/sys/kernel/osrelease");
+    let release = read("/proc/sys/kernel/osrelease");
+    // What follows is whoever built it.
+    let kernel = release.trim().split('-').next().unwrap_or_default();
     let model = model.trim_start_matches([':', '\t', ' ']);
-    format!("{cores} x {model}, {:.0} GB, Linux {}", kib * 1024.0 / 1e9, kernel.trim())
+    format!("{cores} x {model}, {:.0} GB, Linux {kernel}", kib * 1024.0 / 1e9)
 }
 
 /// The first line that a program says about its version.

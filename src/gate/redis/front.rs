@@ -164,7 +164,10 @@ impl Prober {
     /// refuses nobody meanwhile: these requests go to the gate itself.
     async fn probe(&mut self, asked: Skus) -> Result<Found> {
         for _page in 0..PAGES_MAX {
-            let last = self.last.take().filter(|last| asked & !last.asked == 0);
+            // Whoever was asked for before is asked for again, so that the last answer holds for all that come.
+            let before = self.last.take();
+            let asked = asked | before.as_ref().map_or(0, |last| last.asked);
+            let last = before.filter(|last| last.asked == asked);
             let mut call = PROBE.over(self.desk.keys.all());
             call.push(last.as_ref().map_or(&[][..], |last| &last.signs));
             call.push(&self.stamp);

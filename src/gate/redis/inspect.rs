@@ -103,7 +103,7 @@ impl Info {
     pub(super) fn check(&self) -> Result<(), Unusable> {
         let version = self.get("redis_version");
         let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-        if major.is_none_or(|major| major < VERSION_MIN) || self.get("run_id").is_empty() {
+        if major.is_none_or(|major| major < VERSION_MIN) || self.get("master_replid").is_empty() {
             let says = if version.is_empty() { "no version" } else { version };
             return Err(Unusable::Wrong(format!("Sluice needs Redis or Valkey 7 or later, and this one says {says}")));
         }
