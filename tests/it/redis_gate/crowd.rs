@@ -11,7 +11,7 @@ use sluice::ledger::{Added, Addition, Books, Ledger};
 use sluice::model::{Epoch, MoveKind, OrderId, Sale, limits};
 use tokio::task::JoinSet;
 
-use super::{gate, one, open, repeat, say, snapshot, sold_out};
+use super::{HEAD, gate, one, open, repeat, say, snapshot, sold_out};
 use crate::model_ledger::ModelLedger;
 use crate::servers::redis::{RedisServer, fresh_database};
 use crate::words::{line, sale, sale_id, units};
@@ -120,6 +120,30 @@ async fn the_latch_refuses_without_the_gate_until_units_come_back() {
     gate.follow(&sale_id("s"), Epoch(1), &moves.moves).await.unwrap();
     assert_eq!(gate.admit(&one(2)).await.unwrap(), Admission::Admitted(Epoch(1)));
     assert_eq!(gate.admit(&one(3)).await.unwrap(), sold_out(true));
+}
+
+/// A probe that finds all signs of its last answer looks no further. Nobody may hear "sold out" from a gate that is shut for a
+/// load, or from a server that has begun another history.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_latch_hears_of_a_shut_gate_and_of_another_history() {
+    let server = RedisServer::start(&[]);
+    let url = server.url();
+    let gate = gate(&url).await;
+    open(&gate, &sale("s", &["a"]), 1, 1).await;
+    gate.admit(&one(0)).await.unwrap();
+    for number in 1..4 {
+        assert_eq!(gate.admit(&one(number)).await.unwrap(), sold_out(true));
+    }
+    let _shut: i64 = say(&url, &["HSET", HEAD, "live", "0"]);
+    assert_eq!(gate.admit(&one(4)).await.unwrap(), Admission::Unloaded);
+    let _live: i64 = say(&url, &["HSET", HEAD, "live", "1"]);
+    for number in 5..8 {
+        assert_eq!(gate.admit(&one(number)).await.unwrap(), sold_out(true));
+    }
+    for primary in [["127.0.0.1", "1"], ["NO", "ONE"]] {
+        let _done: String = say(&url, &["REPLICAOF", primary[0], primary[1]]);
+    }
+    assert_eq!(gate.admit(&one(8)).await.unwrap(), Admission::Unloaded);
 }
 
 /// The latch learns the ids of a sale page by page, and says nothing before it knows them all: not after one page, and

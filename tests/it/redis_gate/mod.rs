@@ -17,6 +17,9 @@ use crate::model_ledger::ModelLedger;
 use crate::servers::redis::say;
 use crate::words::{line, sale_id, sku, units};
 
+/// Where Redis keeps the head of the sale `s`.
+const HEAD: &str = "sluice:{s}:head";
+
 /// A gate as a process of its own would have it.
 async fn gate(url: &str) -> RedisGate {
     RedisGate::connect(url, Arc::new(RealClock::new())).await.expect("the server is there")

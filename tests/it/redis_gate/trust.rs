@@ -3,12 +3,10 @@
 use sluice::gate::{Admission, Gate, RedisGate};
 use sluice::model::{Epoch, Move, MoveKind, Phase, Seq, Time, Verb, Window};
 
-use super::{gate, info, one, open, repeat, say, snapshot, sold_out};
+use super::{HEAD, gate, info, one, open, repeat, say, snapshot, sold_out};
 use crate::servers::redis::{RedisServer, fresh_database};
 use crate::support::eventually;
 use crate::words::{id, sale, sale_id};
-
-const HEAD: &str = "sluice:{s}:head";
 
 /// It answers as if it had never heard of the sale.
 async fn knows_nothing(gate: &RedisGate) {

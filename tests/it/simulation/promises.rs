@@ -180,7 +180,8 @@ impl Promises {
             }
             Ok(Placement::KeyReused) => {
                 wish.open = None;
-                if wish.promised.as_ref().is_some_and(|lines| same_lines(lines, &order.lines)) {
+                // Before the promise, another cart under the same key may have been pending, and forgotten since.
+                if before && wish.promised.as_ref().is_some_and(|lines| same_lines(lines, &order.lines)) {
                     world.sim.violated(SAME_KEY, format!("{} is said to be another", order.id));
                 }
                 true
