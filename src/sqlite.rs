@@ -230,9 +230,12 @@ impl Check {
         let work = move || {
             // Whoever waits hears it; whoever does not wait any more finds it.
             if let Err(std::sync::mpsc::SendError(Err(error))) = tell.send(quick_check(&connection, &file)) {
-                let OpenError::Damaged { why, .. } = &error else { return };
-                tracing::error!("{error}. Until then everything is refused");
-                damage.get_or_init(|| why.clone());
+                let OpenError::Damaged { path, why } = error else { return };
+                let path = path.display();
+                tracing::error!(
+                    "{path} is damaged ({why}). Everything is refused from now on: restore a backup of the folder"
+                );
+                damage.get_or_init(|| why);
             }
         };
         thread::Builder::new().name("check".into()).spawn(work).map_err(|error| no_thread(path, &error))?;

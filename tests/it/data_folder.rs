@@ -75,8 +75,10 @@ async fn damage_in_a_large_file_ends_the_service_once_it_is_found() {
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let last_page = file.metadata().unwrap().len() - 4096;
     file.write_all_at(&[0x5a; 4096], last_page).unwrap();
-    let opened = Store::open(&path, Tables::Ledger, Access::Write);
-    let Ok(store) = opened else { return };
+    let store = match Store::open(&path, Tables::Ledger, Access::Write) {
+        Err(OpenError::Damaged { .. }) => return,
+        opened => opened.expect("only damage is refused"),
+    };
     eventually("the damage is found", || async {
         let read = store.read("ledger", |_| Ok(())).await;
         let write = store.write("ledger", |_| Ok(())).await;
