@@ -223,7 +223,7 @@ impl Readers {
 impl Check {
     /// Begins it on a thread of its own, and waits for its end, or for so long. Fails if damage has been found by then.
     fn begin(path: &Path, time_max: Option<Duration>) -> Result<Self, OpenError> {
-        let connection = open_to_read(path).map_err(|error| refusal(path, &error))?;
+        let connection = open_to_check(path).map_err(|error| refusal(path, &error))?;
         let check = Self { damage: Arc::default(), under_way: connection.get_interrupt_handle() };
         let (tell, told) = sync_channel(0);
         let (damage, file) = (check.damage.clone(), path.to_owned());
@@ -262,6 +262,14 @@ fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_secs(5))?;
+    Ok(connection)
+}
+
+/// SQLite leaves the CHECK constraints out of what it looks at where a file was opened read-only.
+fn open_to_check(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "query_only", true)?;
     Ok(connection)
 }
 
