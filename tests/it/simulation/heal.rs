@@ -123,8 +123,13 @@ impl Run {
         }
         let deadline = self.sim.now() + SERVICE_TIME_MAX;
         while !self.sim.failed() && !self.at_rest() && self.sim.now() < deadline {
-            self.work(false);
-            while self.step(self.sim.now() + TICK) && !self.sim.failed() && !self.at_rest() {}
+            // A sale may have opened only now: whoever was told to wait for it comes again.
+            self.work(true);
+            let again = self.sim.now() + TICK;
+            while self.step(again) && !self.sim.failed() && !self.at_rest() {}
+        }
+        if !self.sim.failed() && !self.at_rest() {
+            self.sim.violated(SOON, self.state());
         }
     }
 
