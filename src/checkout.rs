@@ -101,18 +101,17 @@ fn unknown(why: impl ToString) -> Error {
     Error::Unavailable { layer: "queue", why: why.to_string(), effect: Effect::Unknown }
 }
 
-/// Answers a retry. A claim that is still pending may never have been pushed, so it is pushed before it is promised.
+/// Answers a retry. A claim that is still pending may never have been pushed, so it is pushed before it is promised; and before
+/// another order is told that it has the key, because a gate that was replaced may remember what nobody was promised.
 async fn repeat(shop: &Shop, order: &Order, pending: Option<(Claim, Epoch)>) -> Result<Placement> {
     match pending {
-        Some((Claim::Order(first), epoch)) => {
-            if !same_lines(&first.lines, &order.lines) {
-                return Ok(Placement::KeyReused);
+        Some((Claim::Order(first), epoch)) => Ok(match push(shop, Claim::Order(first.clone()), epoch).await? {
+            Push::Durable if same_lines(&first.lines, &order.lines) => {
+                Placement::Repeat(OrderRecord::accepted(Arc::unwrap_or_clone(first)))
             }
-            Ok(match push(shop, Claim::Order(first.clone()), epoch).await? {
-                Push::Durable => Placement::Repeat(OrderRecord::accepted(Arc::unwrap_or_clone(first))),
-                Push::Fenced => Placement::Unavailable(Effect::Unknown),
-            })
-        }
+            Push::Durable => Placement::KeyReused,
+            Push::Fenced => Placement::Unavailable(Effect::Unknown),
+        }),
         Some((Claim::Withdrawal(_), _)) => Ok(Placement::KeyReused),
         None => Ok(settled(shop, order).await?.unwrap_or(Placement::Unavailable(Effect::Unknown))),
     }
