@@ -166,7 +166,7 @@ planted! {
     an_empty_gate_that_says_sold_out_shows: EmptyMeansSoldOut shows FALSE_NO;
     moves_applied_twice_show: MovesAppliedTwice shows FOLLOWS;
     compensating_on_a_timeout_shows: CompensateOnTimeout shows REFUSED | RECOUNT | FOLLOWS | RETRY;
-    pending_claims_forgotten_show: PendingForgotten shows PENDING | SOON;
+    pending_claims_forgotten_show: PendingForgotten shows PENDING | SOON | SELLS;
     a_gate_that_carries_nothing_over_shows: NothingCarriedOver shows KEPT | RETRY;
     a_fenced_push_taken_for_a_failure_shows: FencedMeansFailed shows SOON | SELLS;
     fences_not_repeated_after_a_crash_show: FencesNotRepeated shows KEPT | RETRY | SAME_KEY | SOON;
