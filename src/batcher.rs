@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 
 use futures_channel::oneshot;
 
@@ -44,8 +44,7 @@ struct Shared<T, R> {
 
 struct State<T, R> {
     waiting: VecDeque<Waiting<T, R>>,
-    /// Who takes, and how many items it waits for.
-    taker: Option<(usize, Waker)>,
+    taker: Option<Waker>,
     callers_gone: bool,
     taker_gone: bool,
 }
@@ -70,7 +69,7 @@ impl<T, R> Batcher<T, R> {
                 return Err(Gone::Full);
             }
             state.waiting.push_back(Waiting { item, answer });
-            state.taker_to_wake()
+            state.taker.take()
         };
         if let Some(taker) = taker {
             taker.wake();
@@ -80,39 +79,22 @@ impl<T, R> Batcher<T, R> {
 }
 
 impl<T, R> Batches<T, R> {
-    /// Comes back once so many items wait, or the other side is gone; takes none. Given up, nothing is lost.
-    pub async fn gathered(&mut self, items: usize) {
-        poll_fn(|context| self.shared.lock().poll_waiting(items, context)).await;
-    }
-
     /// Waits for at least one item and takes up to so many, in the sequence of their handing in; `None` once the other
     /// side is gone and everything is taken.
     pub async fn next(&mut self, items_max: usize) -> Option<Vec<Waiting<T, R>>> {
         poll_fn(|context| {
             let mut state = self.shared.lock();
-            state.poll_waiting(1, context).map(|()| {
-                let count = state.waiting.len().min(items_max);
-                (count > 0).then(|| state.waiting.drain(..count).collect())
-            })
+            if state.waiting.is_empty() {
+                if state.callers_gone {
+                    return Poll::Ready(None);
+                }
+                state.taker = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            let count = state.waiting.len().min(items_max);
+            Poll::Ready(Some(state.waiting.drain(..count).collect()))
         })
         .await
-    }
-}
-
-impl<T, R> State<T, R> {
-    /// Ready once so many items wait, or nobody can hand in another one.
-    fn poll_waiting(&mut self, items: usize, context: &Context<'_>) -> Poll<()> {
-        if self.waiting.len() >= items || self.callers_gone {
-            return Poll::Ready(());
-        }
-        self.taker = Some((items, context.waker().clone()));
-        Poll::Pending
-    }
-
-    /// The taker, if it waits for no more than what is there.
-    fn taker_to_wake(&mut self) -> Option<Waker> {
-        let waiting = self.waiting.len();
-        self.taker.take_if(|(items, _)| waiting >= *items || self.callers_gone).map(|(_, taker)| taker)
     }
 }
 
@@ -134,7 +116,7 @@ impl<T, R> Drop for Batcher<T, R> {
         let taker = {
             let mut state = self.shared.lock();
             state.callers_gone = true;
-            state.taker_to_wake()
+            state.taker.take()
         };
         if let Some(taker) = taker {
             taker.wake();

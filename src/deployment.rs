@@ -15,7 +15,7 @@ use crate::clock::{Clock, RealClock};
 use crate::config::{Role, Secret, Servers};
 use crate::gate::{MemoryGate, RedisGate};
 use crate::ledger::{PostgresLedger, SqliteLedger};
-use crate::model::Mint;
+use crate::model::{Mint, limits};
 use crate::postgres::{Database, DatabaseClock};
 use crate::queue::{RabbitQueue, SqliteQueue};
 use crate::remote::{Backoff, Unusable};
@@ -78,7 +78,7 @@ pub async fn distributed(
     let (database, redis, rabbitmq) = (servers.database.reveal(), servers.redis.reveal(), servers.rabbitmq.reveal());
     let (database, gate, queue) = try_join!(
         reach.server("PostgreSQL", "DATABASE_URL", || Database::connect(database)),
-        reach.server("Redis", "REDIS_URL", || RedisGate::connect(redis, clock.clone())),
+        reach.server("Redis", "REDIS_URL", || RedisGate::connect(redis, clock.clone(), limits::GATE_LEASE)),
         reach.server("RabbitMQ", "RABBITMQ_URL", || RabbitQueue::connect(rabbitmq, clock.clone())),
     )?;
     match schema {

@@ -169,43 +169,6 @@ fn a_split_item_still_finds_its_way_back() {
     });
 }
 
-#[test]
-fn whoever_gathers_goes_on_when_enough_are_there() {
-    explore(|| {
-        let (calls, mut batches) = batcher(10);
-        let calls = Arc::new(calls);
-        let callers: Vec<_> = [1, 2]
-            .into_iter()
-            .map(|item| {
-                let calls = calls.clone();
-                thread::spawn(move || assert_eq!(future::block_on(calls.call(item)), Ok(item * 2)))
-            })
-            .collect();
-        future::block_on(batches.gathered(2));
-        let taken = future::block_on(batches.next(10)).expect("the callers are there");
-        assert_eq!(taken.len(), 2);
-        taken.into_iter().map(batcher::Waiting::split).for_each(|(item, answer)| answer(item * 2));
-        callers.into_iter().for_each(|caller| caller.join().unwrap());
-        drop(calls);
-        // Nobody can hand in another one.
-        future::block_on(batches.gathered(1));
-        assert!(future::block_on(batches.next(1)).is_none());
-    });
-}
-
-#[test]
-fn gathering_that_is_given_up_loses_nothing() {
-    explore(|| {
-        let (calls, mut batches) = batcher(10);
-        let caller = thread::spawn(move || assert_eq!(future::block_on(calls.call(1)), Ok(2)));
-        let polled = Box::pin(batches.gathered(2)).as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(polled.is_pending());
-        let seen = doubler(batches, 10).join().unwrap();
-        assert_eq!(seen, [1]);
-        caller.join().unwrap();
-    });
-}
-
 /// The explorer itself is tested: a taker that looks, and only then says that it waits, must be found to sleep forever.
 #[test]
 #[should_panic(expected = "deadlock")]

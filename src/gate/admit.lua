@@ -3,6 +3,7 @@
 -- Answers: epoch, stamp, SKUs, then per claim one of
 --   0 unloaded   1 admitted   {2} or {2, claim} known before   {3, line, may return, available} sold out
 --   {4, limit, used} limit reached   {5} or {5, opens_at} not open   6 paused   7 ended
+--   {8, milliseconds} leased: units are there again, and may be asked for once the lease has ended
 
 local sale, why = recall()
 if not sale then return why end
@@ -42,20 +43,29 @@ local function units_of(first, last)
     return sum
 end
 
+-- Why a line cannot be had now.
+local function lacks(sku, units, number)
+    local found = item(sku)
+    if not found then return 0 end
+    if found.available < units then return { 3, number, may_return(sale, found) and 1 or 0, found.available } end
+    if not found.lease_end then found.lease_end = lease_end(sku) end
+    local wait = found.lease_end > 0 and found.lease_end - server_time() or 0
+    return wait > 0 and { 8, wait } or nil
+end
+
 -- Takes the units of all lines, or none; answers with what is missing.
 local function take(first, last)
     for sku_at = first, last, 2 do
-        local found, units = item(ARGV[sku_at]), tonumber(ARGV[sku_at + 1])
-        if found and found.available >= units then
-            found.available = found.available - units
-        else
+        local units = tonumber(ARGV[sku_at + 1])
+        local missing = lacks(ARGV[sku_at], units, (sku_at - first) / 2 + 1)
+        if missing then
             for taken_at = first, sku_at - 2, 2 do
                 local back = items[ARGV[taken_at]]
                 back.available = back.available + tonumber(ARGV[taken_at + 1])
             end
-            if not found then return 0 end
-            return { 3, (sku_at - first) / 2 + 1, may_return(sale, found) and 1 or 0, found.available }
+            return missing
         end
+        items[ARGV[sku_at]].available = items[ARGV[sku_at]].available - units
     end
     for sku_at = first, last, 2 do
         local found = items[ARGV[sku_at]]

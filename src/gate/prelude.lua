@@ -2,7 +2,7 @@
 -- front of each of them. A script reads and decides everything before its first write, because an error takes no write
 -- back; and it writes everything before it ends, because nothing comes between two writes of one script.
 --
--- KEYS[1] head     hash    the sale, its counters, and a field per SKU: "available pending held"
+-- KEYS[1] head     hash    the sale, its counters, and two fields per SKU: "available pending held", and when its lease ends
 -- KEYS[2] pending  hash    id -> claim, as JSON
 -- KEYS[3] known    set     the ids of all claims
 -- KEYS[4] ids      string  the same ids in the sequence of their coming, 16 bytes each
@@ -69,6 +69,18 @@ local function item(sku)
         items[sku] = found
     end
     return found
+end
+
+-- The server's own time of day, in milliseconds: leases are told and kept by it alone.
+local function server_time()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- When the last lease of a SKU ends, or 0. As long as it lasts some process says "sold out" without asking, so nothing of the
+-- SKU is admitted, whatever has come back.
+local function lease_end(sku)
+    return tonumber(redis.call('HGET', KEYS[1], 'lease:' .. sku) or 0) or 0
 end
 
 local function may_return(sale, found)

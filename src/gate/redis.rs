@@ -18,6 +18,7 @@ mod script;
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -36,6 +37,8 @@ const READINGS_MAX: usize = 3;
 pub struct RedisGate {
     link: Arc<Link>,
     clock: Arc<dyn Clock>,
+    /// How long an answer of "sold out" may be repeated without a question.
+    lease: Duration,
     lanes: RwLock<HashMap<SaleId, Arc<Lane>>>,
     /// Loads of this process, so that no two share their keys.
     loads: AtomicU64,
@@ -46,9 +49,13 @@ impl RedisGate {
     /// or any node of a cluster, and looks whether it is fit: version 7 or later, and no eviction. It must run within a
     /// tokio runtime, in which it stays. A connection that is lost later is replaced by itself; meanwhile answers are
     /// [`Error::Unavailable`].
-    pub async fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<RedisGate, Unusable> {
+    ///
+    /// What the server called sold out may be called so for the time of the lease without asking it, and meanwhile the server
+    /// admits nothing of that SKU; a lease of zero asks about every request. All processes at one server need the same one,
+    /// in whole milliseconds: [`limits::GATE_LEASE`].
+    pub async fn connect(url: &str, clock: Arc<dyn Clock>, lease: Duration) -> Result<RedisGate, Unusable> {
         let link = Link::connect(url, clock.clone()).await?;
-        Ok(RedisGate { link, clock, lanes: RwLock::default(), loads: AtomicU64::new(0) })
+        Ok(RedisGate { link, clock, lease, lanes: RwLock::default(), loads: AtomicU64::new(0) })
     }
 
     /// Where the server is, for people; never the password.
@@ -62,7 +69,7 @@ impl RedisGate {
         }
         let mut lanes = self.lanes.write().expect("no holder panics");
         let lane = lanes.entry(sale.clone());
-        lane.or_insert_with(|| Lane::new(sale, self.link.clone(), self.clock.clone())).clone()
+        lane.or_insert_with(|| Lane::new(sale, self.link.clone(), self.clock.clone(), self.lease)).clone()
     }
 
     /// Nothing is kept of a sale that the gate does not know: the last one to leave its lane closes it.

@@ -52,6 +52,9 @@ pub const GATE_CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 /// Claims of one sale that wait for the gate's server, in one process; more are refused with `overloaded`. The server
 /// decides on so many within a fraction of a second.
 pub const GATE_WAITING_MAX: usize = 10_000;
+/// How long a process may say "sold out" after the gate's server did, without asking it again; as long, the server admits
+/// nothing of that SKU, so units that come back wait for it at most.
+pub const GATE_LEASE: Duration = Duration::from_millis(20);
 /// Claims of one sale that wait behind the sold-out latch, where one answer serves them all.
 pub const LATCH_WAITING_MAX: usize = 50_000;
 /// Claims that the gate's server decides on in one step, in which it does nothing else.

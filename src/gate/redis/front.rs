@@ -1,32 +1,27 @@
-//! What stands in front of a sold-out sale: a refusal costs a share of one small question to Redis, and is never stale.
+//! What stands in front of a gate that has sold out: refusals that cost no network at all.
 //!
-//! A request for a SKU that was sold out is refused only by a probe that started after the request arrived. While one
-//! probe is under way, requests gather, and the next one answers them all. It tells whether units are there again, and
-//! brings the ids that were admitted since the last one, on any node: so the retry of an accepted order is never told
-//! "sold out". Whatever the probe does not refuse goes to the gate itself, which knows the exact answer.
+//! A probe asks the gate's server whether units are there again, and brings the ids that were admitted since the last one,
+//! on any node. If a SKU is sold out it is leased: for [`limits::GATE_LEASE`] the server admits nothing of it, so that every
+//! process that was told may say "sold out" without asking, and the retry of an accepted order is never told so. Once the
+//! lease has ended, the first request for the SKU brings the next probe; those that come meanwhile gather, and are answered
+//! by it or by one that starts after they came. Whatever is not refused goes to the gate itself, which knows the exact
+//! answer. The idea of the lease is Gray and Cheriton's (*Leases*, SOSP 1989).
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::Value;
-use tokio::time::timeout;
-
 use super::lane::{Desk, Lane, gone};
-use super::script::{Answer, PROBE, damaged};
+use super::script::{Answer, PROBE};
 use crate::batcher::{Batcher, Batches, batcher};
+use crate::clock::Clock;
 use crate::gate::Refusal;
 use crate::gate::latch::{Latch, Word};
-use crate::model::{Order, OrderId, Phase, Result, SaleState, Sku, Time, Window, limits};
+use crate::model::{Order, OrderId, Result, Sku, limits};
 
 /// How many pages of ids a probe reads before it lets its requests go on.
 const PAGES_MAX: usize = 4;
-/// A probe that so many share is followed by one that waits for [`SHARED_BY`].
-const CROWD: usize = 2;
-/// How many share a probe, while a crowd asks: more would make it hardly cheaper for each.
-const SHARED_BY: usize = 32;
-/// How long a probe waits for them at most.
-const SHARING_TIME_MAX: Duration = Duration::from_millis(1);
 
 /// Which SKUs, a bit each.
 type Skus = u64;
@@ -34,33 +29,29 @@ const _: () = assert!(limits::SALE_ITEMS_MAX <= Skus::BITS as usize, "a bit for 
 
 /// The front of one sale, as long as the gate keeps this memory of it.
 pub(super) struct Front {
-    stamp: String,
-    skus: Arc<[Sku]>,
+    board: Arc<Board>,
     index: HashMap<Sku, usize>,
-    latch: Arc<Latch<OrderId>>,
     probes: Batcher<Question, Result<Option<SoldOut>>>,
+}
+
+/// What those who refuse read, and the prober writes.
+struct Board {
+    stamp: String,
+    skus: Box<[Sku]>,
+    latch: Latch<OrderId>,
+    /// Per SKU, until when it is leased, in nanoseconds of the monotonic clock. The ids are learnt before a lease is written:
+    /// release and acquire carry them along.
+    leased_until: Box<[AtomicU64]>,
+    clock: Arc<dyn Clock>,
 }
 
 /// The side that asks.
 struct Prober {
+    board: Arc<Board>,
     desk: Desk,
     lane: Weak<Lane>,
-    stamp: String,
-    skus: Arc<[Sku]>,
-    latch: Arc<Latch<OrderId>>,
     /// How many of the sale's ids the latch knows.
     position: u64,
-    /// The last whole answer.
-    last: Option<Last>,
-}
-
-/// What a probe was told, and what shows whether that still holds.
-struct Last {
-    signs: Vec<u8>,
-    asked: Skus,
-    live: bool,
-    window: Window,
-    none_left: Found,
 }
 
 /// Which order, and what it wants.
@@ -86,65 +77,76 @@ struct Found {
 impl Front {
     /// A front that knows nothing yet; its first probe brings it all.
     pub(super) fn new(desk: &Desk, stamp: &str, skus: &str, lane: Weak<Lane>) -> Arc<Front> {
-        let skus: Arc<[Sku]> = skus.split('\n').filter_map(|sku| Sku::new(sku).ok()).collect();
+        let skus: Box<[Sku]> = skus.split('\n').filter_map(|sku| Sku::new(sku).ok()).collect();
         let index = skus.iter().cloned().zip(0..).collect();
-        let latch = Arc::new(Latch::new(skus.len()));
+        let board = Arc::new(Board {
+            stamp: stamp.to_owned(),
+            latch: Latch::new(skus.len()),
+            leased_until: skus.iter().map(|_| AtomicU64::new(0)).collect(),
+            skus,
+            clock: desk.clock.clone(),
+        });
         let (probes, batches) = batcher(limits::LATCH_WAITING_MAX);
-        let stamp = stamp.to_owned();
-        let prober = Prober {
-            desk: desk.clone(),
-            lane,
-            stamp: stamp.clone(),
-            skus: skus.clone(),
-            latch: latch.clone(),
-            position: 0,
-            last: None,
-        };
-        tokio::spawn(prober.run(batches));
-        Arc::new(Front { stamp, skus, index, latch, probes })
+        tokio::spawn(Prober { board: board.clone(), desk: desk.clone(), lane, position: 0 }.run(batches));
+        Arc::new(Front { board, index, probes })
     }
 
     /// Whether it belongs to this load of the gate.
     pub(super) fn is_of(&self, stamp: &str) -> bool {
-        self.stamp == stamp
+        self.board.stamp == stamp
     }
 
     /// Requests for this SKU ask here from now on.
     pub(super) fn shut(&self, sku: usize, may_return: bool) {
-        if sku < self.skus.len() {
-            self.latch.say(sku, Word::SoldOut { may_return });
+        if sku < self.board.skus.len() {
+            self.board.latch.say(sku, Word::SoldOut { may_return });
         }
     }
 
-    /// The order's SKUs, if one of them was sold out a moment ago and the order is not known.
-    pub(super) fn refuses(&self, order: &Order) -> Option<Skus> {
+    /// The refusal of a lease, or else of a probe that starts after this question; `None` if the gate itself must be asked.
+    pub(super) async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
         let mut asked = 0;
         for line in &order.lines {
-            asked |= 1 << self.index.get(&line.sku)?;
+            let Some(sku) = self.index.get(&line.sku) else { return Ok(None) };
+            asked |= 1 << sku;
         }
-        self.latch.refuses(order.id, bits(asked))?;
-        Some(asked)
+        let question = Question { id: order.id, asked };
+        let found = match self.board.leased(question) {
+            Some(sold_out) => Some(sold_out),
+            None if self.board.latch.refuses(question.id, bits(asked)).is_none() => None,
+            None => self.probes.call(question).await.map_err(gone)??,
+        };
+        Ok(found.map(|SoldOut { sku, may_return }| Refusal::SoldOut { sku: self.board.skus[sku].clone(), may_return }))
     }
+}
 
-    /// The refusal of a probe that starts after this question; `None` if the gate itself must be asked.
-    pub(super) async fn ask(&self, id: OrderId, asked: Skus) -> Result<Option<Refusal>> {
-        let found = self.probes.call(Question { id, asked }).await.map_err(gone)??;
-        Ok(found.map(|SoldOut { sku, may_return }| Refusal::SoldOut { sku: self.skus[sku].clone(), may_return }))
+impl Board {
+    /// What may be said without asking.
+    fn leased(&self, question: Question) -> Option<SoldOut> {
+        let now = nanos(self.clock.monotonic());
+        let sku = bits(question.asked).find(|sku| self.leased_until[*sku].load(Ordering::Acquire) > now)?;
+        let (sku, may_return) = self.latch.refuses(question.id, [sku])?;
+        Some(SoldOut { sku, may_return })
     }
 }
 
 impl Prober {
     async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
-        let mut crowded = false;
-        loop {
-            if crowded {
-                batches.gathered(1).await;
-                // Whoever waits longer than that is asked for with those who are there.
-                let _ = timeout(SHARING_TIME_MAX, batches.gathered(SHARED_BY)).await;
+        // Whoever was asked for before is asked for again, so that one probe renews all leases.
+        let mut asked = 0;
+        while let Some(batch) = batches.next(limits::LATCH_WAITING_MAX).await {
+            let mut waiting = Vec::with_capacity(batch.len());
+            for one in batch {
+                // The last probe was under way when it came, and may have brought a lease.
+                match self.board.leased(one.item) {
+                    Some(sold_out) => one.answer(Ok(Some(sold_out))),
+                    None => waiting.push(one),
+                }
             }
-            let Some(waiting) = batches.next(limits::LATCH_WAITING_MAX).await else { return };
-            crowded = waiting.len() >= CROWD;
-            let asked = waiting.iter().fold(0, |all, waiting| all | waiting.item.asked);
+            if waiting.is_empty() {
+                continue;
+            }
+            asked = waiting.iter().fold(asked, |all, waiting| all | waiting.item.asked);
             let found = self.probe(asked).await;
             for waiting in waiting {
                 let question = waiting.item;
@@ -157,83 +159,60 @@ impl Prober {
     fn refusal(&self, found: Found, question: Question) -> Option<SoldOut> {
         let sku = bits(question.asked & found.sold_out).next()?;
         let may_return = found.may_return & (1 << sku) != 0;
-        (!self.latch.knows(question.id)).then_some(SoldOut { sku, may_return })
+        (!self.board.latch.knows(question.id)).then_some(SoldOut { sku, may_return })
     }
 
     /// Asks until the latch knows every id that the gate knows; the last answer counts. A latch that has much to learn
     /// refuses nobody meanwhile: these requests go to the gate itself.
     async fn probe(&mut self, asked: Skus) -> Result<Found> {
         for _page in 0..PAGES_MAX {
-            // Whoever was asked for before is asked for again, so that the last answer holds for all that come.
-            let before = self.last.take();
-            let asked = asked | before.as_ref().map_or(0, |last| last.asked);
-            let last = before.filter(|last| last.asked == asked);
             let mut call = PROBE.over(self.desk.keys.all());
-            call.push(last.as_ref().map_or(&[][..], |last| &last.signs));
-            call.push(&self.stamp);
+            call.push(&self.board.stamp);
             call.push(self.position);
             call.push(limits::GATE_PROBE_IDS_MAX);
-            bits(asked).for_each(|sku| call.push(self.skus[sku].as_str()));
-            let now = self.desk.clock.now();
-            let answer = match self.desk.link.run(&call).await? {
-                Value::Int(_) => last.map(|last| (last, true)),
-                answer => self.read(asked, answer)?,
-            };
-            let Some((last, whole)) = answer else {
+            call.push(self.desk.clock.now().millis());
+            call.push(u64::try_from(self.desk.lease.as_millis()).unwrap_or(u64::MAX));
+            bits(asked).for_each(|sku| call.push(self.board.skus[sku].as_str()));
+            let sent = self.desk.clock.monotonic();
+            let Ok(mut answer) = Answer::read(self.desk.link.run(&call).await?)? else {
                 self.forget();
                 return Ok(Found::default());
             };
-            if !whole {
-                continue;
+            let (ended, all) = (answer.flag()?, answer.number::<u64>()?);
+            let ids = answer.bytes()?;
+            self.learn(&ids);
+            if ended {
+                self.forget();
             }
-            let found = self.tell_latch(asked, &last, last.window.state(now));
-            self.last = Some(last);
-            return Ok(found);
+            if self.position >= all || ids.is_empty() {
+                let lease = Duration::from_millis(answer.number()?);
+                return self.tell_latch(asked, sent + lease, &mut answer);
+            }
         }
         Ok(Found::default())
     }
 
-    /// What the script tells, and whether the latch now knows every id; `None` if it does not know this load of the gate.
-    fn read(&mut self, asked: Skus, answer: Value) -> Result<Option<(Last, bool)>> {
-        let Ok(mut answer) = Answer::read(answer)? else { return Ok(None) };
-        let (signs, live, window) = (answer.bytes()?, answer.flag()?, read_window(&mut answer)?);
-        let all: u64 = answer.number()?;
-        let ids = answer.bytes()?;
-        self.learn(&ids);
-        let mut none_left = Found::default();
-        for sku in bits(asked) {
-            let (available, may_return) = (answer.units()?, answer.flag()?);
-            none_left.sold_out |= u64::from(available.get() == 0) << sku;
-            none_left.may_return |= u64::from(may_return) << sku;
-        }
-        let whole = self.position >= all || ids.is_empty();
-        Ok(Some((Last { signs, asked, live, window, none_left }, whole)))
-    }
-
-    /// Lets the latch say what was found: whatever is open goes past it.
-    fn tell_latch(&self, asked: Skus, last: &Last, state: SaleState) -> Found {
-        if state == SaleState::Ended {
-            self.forget();
-        }
-        let open = last.live && state == SaleState::Open;
+    /// Lets the latch say what was found, and how long it may.
+    fn tell_latch(&self, asked: Skus, until: Duration, answer: &mut Answer) -> Result<Found> {
         let mut found = Found::default();
         for sku in bits(asked) {
-            let is_in = |skus: Skus| skus & (1 << sku) != 0;
-            if open && is_in(last.none_left.sold_out) {
-                let may_return = is_in(last.none_left.may_return);
-                found.sold_out |= 1 << sku;
-                found.may_return |= u64::from(may_return) << sku;
-                self.latch.say(sku, Word::SoldOut { may_return });
-            } else {
-                self.latch.say(sku, Word::Open);
+            let word = answer.number::<u8>()?;
+            if word == 0 {
+                self.board.latch.say(sku, Word::Open);
+                continue;
             }
+            let may_return = word == 2;
+            found.sold_out |= 1 << sku;
+            found.may_return |= u64::from(may_return) << sku;
+            self.board.latch.say(sku, Word::SoldOut { may_return });
+            self.board.leased_until[sku].store(nanos(until), Ordering::Release);
         }
-        found
+        Ok(found)
     }
 
     fn learn(&mut self, ids: &[u8]) {
         for id in ids.as_chunks().0 {
-            self.latch.know(OrderId(*id));
+            self.board.latch.know(OrderId(*id));
             self.position += 1;
         }
     }
@@ -241,20 +220,13 @@ impl Prober {
     /// The gate was loaded anew, or nobody needs the latch any more.
     fn forget(&self) {
         if let Some(lane) = self.lane.upgrade() {
-            lane.forget_front(&self.stamp);
+            lane.forget_front(&self.board.stamp);
         }
     }
 }
 
-fn read_window(answer: &mut Answer) -> Result<Window> {
-    let phase = answer.text()?;
-    let phase = Phase::from_word(&phase).ok_or_else(|| damaged(&format!("a sale is said to be {phase}")))?;
-    let mut moment = || match answer.next() {
-        Some(Value::Int(millis)) => Ok(Some(Time::from_millis(millis))),
-        Some(Value::BulkString(none)) if none.is_empty() => Ok(None),
-        other => Err(damaged(&format!("a script answered {other:?} in place of a moment"))),
-    };
-    Ok(Window { phase, opens_at: moment()?, closes_at: moment()? })
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The numbers of the bits that are set.

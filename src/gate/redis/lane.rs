@@ -4,6 +4,7 @@
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, RwLock, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -17,7 +18,7 @@ use crate::model::{Claim, Effect, Epoch, Error, Order, Result, SaleId, Time, lim
 
 /// One sale, as this process asks for it.
 pub(super) struct Lane {
-    claims: Batcher<Asked, Result<Admission>>,
+    claims: Batcher<Asked, Result<Decision>>,
     /// There once a SKU was sold out.
     front: RwLock<Option<Arc<Front>>>,
     desk: Desk,
@@ -29,6 +30,7 @@ pub(super) struct Desk {
     pub(super) link: Arc<Link>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) keys: Arc<Keys>,
+    pub(super) lease: Duration,
 }
 
 /// A claim, and how it is written down while it is pending.
@@ -37,11 +39,18 @@ struct Asked {
     body: Vec<u8>,
 }
 
+/// What the server made of a claim.
+enum Decision {
+    Done(Admission),
+    /// Units are there again, and somebody may still say "sold out" so long: ask again then.
+    Leased(Duration),
+}
+
 impl Lane {
     /// A lane whose batches leave until nobody holds it any more.
-    pub(super) fn new(sale: &SaleId, link: Arc<Link>, clock: Arc<dyn Clock>) -> Arc<Lane> {
+    pub(super) fn new(sale: &SaleId, link: Arc<Link>, clock: Arc<dyn Clock>, lease: Duration) -> Arc<Lane> {
         let (claims, batches) = batcher(limits::GATE_WAITING_MAX);
-        let desk = Desk { link, clock, keys: Arc::new(Keys::new(sale)) };
+        let desk = Desk { link, clock, keys: Arc::new(Keys::new(sale)), lease };
         let lane = Arc::new(Lane { claims, front: RwLock::default(), desk: desk.clone() });
         tokio::spawn(send_batches(batches, desk, Arc::downgrade(&lane)));
         lane
@@ -50,10 +59,7 @@ impl Lane {
     /// What the front says of an order, if something is sold out.
     pub(super) async fn refuse(&self, order: &Order) -> Result<Option<Refusal>> {
         let Some(front) = self.front() else { return Ok(None) };
-        match front.refuses(order) {
-            Some(asked) => front.ask(order.id, asked).await,
-            None => Ok(None),
-        }
+        front.refuse(order).await
     }
 
     pub(super) async fn admit(&self, claim: &Claim) -> Result<Admission> {
@@ -62,8 +68,13 @@ impl Lane {
         {
             return Ok(Admission::Refused(refusal));
         }
-        let body = write_claim(claim)?;
-        self.claims.call(Asked { claim: claim.clone(), body }).await.map_err(gone)?
+        loop {
+            let asked = Asked { claim: claim.clone(), body: write_claim(claim)? };
+            match self.claims.call(asked).await.map_err(gone)?? {
+                Decision::Done(admission) => return Ok(admission),
+                Decision::Leased(time) => self.desk.clock.sleep(time).await,
+            }
+        }
     }
 
     fn front(&self) -> Option<Arc<Front>> {
@@ -98,7 +109,7 @@ pub(super) fn gone(gone: Gone) -> Error {
     }
 }
 
-async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk, lane: Weak<Lane>) {
+async fn send_batches(mut batches: Batches<Asked, Result<Decision>>, desk: Desk, lane: Weak<Lane>) {
     let slots = Arc::new(Semaphore::new(limits::GATE_BATCHES_MAX));
     loop {
         let slot = slots.clone().acquire_owned().await.expect("it is never closed");
@@ -115,11 +126,11 @@ async fn send_batches(mut batches: Batches<Asked, Result<Admission>>, desk: Desk
     }
 }
 
-async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: &Desk, lane: &Weak<Lane>) {
+async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Decision>>>, desk: &Desk, lane: &Weak<Lane>) {
     match decide(&waiting, desk, lane).await {
-        Ok(admissions) => {
-            for (asked, admission) in waiting.into_iter().zip(admissions) {
-                asked.answer(Ok(admission));
+        Ok(decisions) => {
+            for (asked, decision) in waiting.into_iter().zip(decisions) {
+                asked.answer(Ok(decision));
             }
         }
         Err(error) => waiting.into_iter().for_each(|asked| asked.answer(Err(error.clone()))),
@@ -127,10 +138,10 @@ async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Admission>>>, desk: &De
 }
 
 async fn decide(
-    waiting: &[Waiting<Asked, Result<Admission>>],
+    waiting: &[Waiting<Asked, Result<Decision>>],
     desk: &Desk,
     lane: &Weak<Lane>,
-) -> Result<Vec<Admission>> {
+) -> Result<Vec<Decision>> {
     let mut call = ADMIT.over(desk.keys.all()).arg(desk.clock.now().millis());
     for Waiting { item: Asked { claim, body }, .. } in waiting {
         let customer = match claim {
@@ -147,16 +158,15 @@ async fn decide(
         }
     }
     let Ok(mut answer) = Answer::read(desk.link.run(&call).await?)? else {
-        return Ok(vec![Admission::Unloaded; waiting.len()]);
+        return Ok(waiting.iter().map(|_| Decision::Done(Admission::Unloaded)).collect());
     };
     let (epoch, stamp, skus) = (Epoch(answer.number()?), answer.text()?, answer.text()?);
-    let mut admissions = Vec::with_capacity(waiting.len());
+    let mut decisions = Vec::with_capacity(waiting.len());
     let mut sold_out = Vec::new();
     for asked in waiting {
         let claim = &asked.item.claim;
         let Some(word) = answer.next() else { return Err(damaged("a script left claims unanswered")) };
-        let admission = read_admission(word, claim, epoch, &mut sold_out)?;
-        admissions.push(admission);
+        decisions.push(read_decision(word, claim, epoch, &mut sold_out)?);
     }
     if !sold_out.is_empty()
         && let Some(lane) = lane.upgrade()
@@ -165,16 +175,16 @@ async fn decide(
         let indices = sold_out.iter().filter_map(|(sku, may_return)| Some((index(sku.as_str())?, *may_return)));
         lane.shut(&stamp, &skus, indices);
     }
-    Ok(admissions)
+    Ok(decisions)
 }
 
 /// Reads one answer, and notes a SKU of which nothing is left.
-fn read_admission(
+fn read_decision(
     word: redis::Value,
     claim: &Claim,
     epoch: Epoch,
     sold_out: &mut Vec<(crate::model::Sku, bool)>,
-) -> Result<Admission> {
+) -> Result<Decision> {
     let (code, mut rest) = match word {
         redis::Value::Int(code) => (code, Answer::default()),
         word => {
@@ -182,7 +192,7 @@ fn read_admission(
             (list.number()?, list)
         }
     };
-    Ok(match code {
+    Ok(Decision::Done(match code {
         0 => Admission::Unloaded,
         1 => Admission::Admitted(epoch),
         2 => Admission::Repeat(match rest.is_empty() {
@@ -205,8 +215,9 @@ fn read_admission(
         }
         6 => Admission::Refused(Refusal::Paused),
         7 => Admission::Refused(Refusal::Ended),
+        8 => return Ok(Decision::Leased(Duration::from_millis(rest.number()?))),
         other => return Err(damaged(&format!("a script answered {other} for a claim"))),
-    })
+    }))
 }
 
 /// A claim as it is written down while it is pending.

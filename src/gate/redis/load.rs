@@ -40,6 +40,7 @@ impl RedisGate {
         call.push(brought.pending);
         call.push(brought.known);
         call.push(brought.customers);
+        call.push(u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX));
         push_head(&mut call, snapshot, &carried, &stamp);
         match Answer::read(self.link.run(&call).await?)? {
             Err(why) => Err(Error::Unavailable {

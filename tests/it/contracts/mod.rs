@@ -5,6 +5,7 @@ mod ledger;
 mod queue;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice::gate::{Gate, MemoryGate, RedisGate};
 use sluice::ledger::{Ledger, PostgresLedger, SqliteLedger};
@@ -36,7 +37,7 @@ fn memory_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
 /// A gate of its own database on a server that the tests share.
 fn redis_gate(clock: Arc<HandClock>) -> Arc<dyn Gate> {
     let url = servers::redis::fresh_database();
-    let connect = RedisGate::connect(&url, clock);
+    let connect = RedisGate::connect(&url, clock, Duration::ZERO);
     let gate = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(connect));
     Arc::new(gate.expect("the server is there"))
 }

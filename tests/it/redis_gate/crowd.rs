@@ -3,15 +3,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
-use sluice::clock::RealClock;
+use sluice::clock::{Clock, RealClock};
 use sluice::gate::{Admission, Gate, Refusal};
 use sluice::ledger::{Added, Addition, Books, Ledger};
 use sluice::model::{Epoch, MoveKind, OrderId, Sale, limits};
 use tokio::task::JoinSet;
 
-use super::{HEAD, gate, one, open, repeat, say, snapshot, sold_out};
+use super::{HEAD, gate, leasing, one, open, repeat, say, snapshot, sold_out};
 use crate::model_ledger::ModelLedger;
 use crate::servers::redis::{RedisServer, fresh_database};
 use crate::words::{line, sale, sale_id, units};
@@ -55,8 +56,14 @@ async fn two_processes_admit_exactly_the_stock_and_know_each_others_orders() {
 /// A unit comes back, is taken on the other node, and the customer's retry lands here.
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_the_latch_the_order_of_another_node_is_known_at_once() {
+    for lease in [Duration::ZERO, Duration::from_millis(5)] {
+        another_nodes_orders_are_known_at_once(lease).await;
+    }
+}
+
+async fn another_nodes_orders_are_known_at_once(lease: Duration) {
     let url = fresh_database();
-    let (here, there) = (Arc::new(gate(&url).await), gate(&url).await);
+    let (here, there) = (Arc::new(leasing(&url, lease).await), leasing(&url, lease).await);
     let ledger = ModelLedger::new(Arc::new(RealClock::new()));
     ledger.create(&sale("s", &["a"]), &[units(1)]).await.unwrap();
     let snapshot = ledger.snapshot(&sale_id("s")).await.unwrap().unwrap();
@@ -97,6 +104,13 @@ fn batches(url: &str) -> u64 {
     calls.map_or(0, |rest| rest.split(',').next().unwrap().parse().unwrap())
 }
 
+/// How often the server was asked to run a script.
+fn scripts(url: &str) -> u64 {
+    let stats: String = say(url, &["INFO", "commandstats"]);
+    let calls = stats.lines().filter(|line| line.starts_with("cmdstat_eval"));
+    calls.map(|line| line.split(['=', ',']).nth(1).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latch_refuses_without_the_gate_until_units_come_back() {
     let server = RedisServer::start(&[]);
@@ -122,8 +136,57 @@ async fn the_latch_refuses_without_the_gate_until_units_come_back() {
     assert_eq!(gate.admit(&one(3)).await.unwrap(), sold_out(true));
 }
 
-/// A probe that finds all signs of its last answer looks no further. Nobody may hear "sold out" from a gate that is shut for a
-/// load, or from a server that has begun another history.
+/// While a lease lasts nobody asks the server, and it admits nothing of that SKU: what has come back waits, and is sold then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leased_refusal_asks_nobody_and_units_that_come_back_wait_for_its_end() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let server = RedisServer::start(&[]);
+    let url = server.url();
+    let (here, there) = (leasing(&url, LEASE).await, leasing(&url, LEASE).await);
+    let ledger = ModelLedger::new(Arc::new(RealClock::new()));
+    ledger.create(&sale("s", &["a", "b"]), &[units(1), units(1)]).await.unwrap();
+    let snapshot = ledger.snapshot(&sale_id("s")).await.unwrap().unwrap();
+    here.load(&snapshot, Epoch(1)).await.unwrap();
+    here.open(&sale_id("s"), Epoch(1)).await.unwrap();
+    here.admit(&one(0)).await.unwrap();
+    // The gate says it, then a probe, which brings the lease.
+    for number in 1..3 {
+        assert_eq!(here.admit(&one(number)).await.unwrap(), sold_out(true));
+    }
+    let clock = RealClock::new();
+    let asked = scripts(&url);
+    for number in 3..200 {
+        assert_eq!(here.admit(&one(number)).await.unwrap(), sold_out(true));
+    }
+    assert_eq!(here.admit(&one(0)).await.unwrap(), repeat(&one(0), 1), "an order that the latch knows");
+    assert_eq!(scripts(&url), asked + 1, "the repeat alone is asked about");
+    let addition = Addition { id: OrderId([9; 16]), sale: sale_id("s"), line: line("a", 1), reason: "more".to_owned() };
+    let Added::Done(_, moves) = ledger.add(&addition).await.unwrap() else { panic!("it is new") };
+    there.follow(&sale_id("s"), Epoch(1), &moves.moves).await.unwrap();
+    assert_eq!(there.admit(&one(200)).await.unwrap(), Admission::Admitted(Epoch(1)));
+    assert!(clock.monotonic() >= LEASE * 9 / 10, "admitted after {:?}, before the lease ended", clock.monotonic());
+    assert_eq!(here.admit(&one(200)).await.unwrap(), repeat(&one(200), 1));
+}
+
+/// The server forgets a lease with everything else; the load that follows waits for whatever lease there may have been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_outlives_a_load() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let url = fresh_database();
+    let (here, there) = (leasing(&url, LEASE).await, leasing(&url, LEASE).await);
+    let a_sale = sale("s", &["a", "b"]);
+    open(&here, &a_sale, 1, 1).await;
+    here.admit(&one(0)).await.unwrap();
+    for number in 1..3 {
+        assert_eq!(here.admit(&one(number)).await.unwrap(), sold_out(true));
+    }
+    let _forgotten: u32 = say(&url, &["DEL", HEAD]);
+    open(&there, &a_sale, 1, 2).await;
+    assert_eq!(there.admit(&one(3)).await.unwrap(), Admission::Admitted(Epoch(2)));
+    assert_eq!(here.admit(&one(3)).await.unwrap(), repeat(&one(3), 2), "an accepted order is told sold out");
+}
+
+/// Nobody may hear "sold out" from a gate that is shut for a load, or from a server that has begun another history.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latch_hears_of_a_shut_gate_and_of_another_history() {
     let server = RedisServer::start(&[]);

@@ -7,6 +7,7 @@ mod servers;
 mod trust;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice::clock::RealClock;
 use sluice::gate::{Admission, Gate, RedisGate, Refusal};
@@ -20,9 +21,14 @@ use crate::words::{line, sale_id, sku, units};
 /// Where Redis keeps the head of the sale `s`.
 const HEAD: &str = "sluice:{s}:head";
 
-/// A gate as a process of its own would have it.
+/// A gate as a process of its own would have it, but for the lease: it asks about every request.
 async fn gate(url: &str) -> RedisGate {
-    RedisGate::connect(url, Arc::new(RealClock::new())).await.expect("the server is there")
+    leasing(url, Duration::ZERO).await
+}
+
+/// A gate whose latch need not ask for so long.
+async fn leasing(url: &str, lease: Duration) -> RedisGate {
+    RedisGate::connect(url, Arc::new(RealClock::new()), lease).await.expect("the server is there")
 }
 
 /// A sale that is new in the ledger.

@@ -2,6 +2,7 @@
 //! answers and remember the same. A failure is shrunk to the shortest sequence that shows it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use proptest::prelude::*;
@@ -130,7 +131,7 @@ impl Trio {
         let ledger = ModelLedger::new(clock.clone());
         let stock: Vec<_> = stock.iter().map(|count| units(*count)).collect();
         ledger.create(sale, &stock).await.unwrap();
-        let connect = || async { RedisGate::connect(url, clock.clone()).await.unwrap() };
+        let connect = || async { RedisGate::connect(url, clock.clone(), Duration::ZERO).await.unwrap() };
         let redis = [connect().await, connect().await];
         let trio = Self { redis, memory: MemoryGate::new(clock.clone()), ledger, clock, url: url.to_owned(), epoch: 0 };
         let snapshot = trio.ledger.snapshot(&sale.id).await.unwrap().unwrap();

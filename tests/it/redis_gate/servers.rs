@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use std::thread;
 
 use sluice::clock::RealClock;
@@ -24,7 +25,7 @@ const SECRET: &str = "hunter2-canary";
 
 /// Why this server is not taken; no sentence tells a password.
 async fn unusable(url: &str) -> Unusable {
-    let Err(why) = RedisGate::connect(url, Arc::new(RealClock::new())).await else { panic!("{url} was taken") };
+    let Err(why) = RedisGate::connect(url, Arc::new(RealClock::new()), Duration::ZERO).await else { panic!("{url} was taken") };
     assert!(!format!("{why} {why:?}").contains(SECRET), "{why:?}");
     why
 }
