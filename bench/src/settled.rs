@@ -8,7 +8,7 @@ use sluice::clock::{Clock, RealClock};
 use tokio_postgres::{Client, NoTls};
 
 use crate::ceilings::SetBased;
-use crate::figures::{Effort, plenty};
+use crate::figures::{BUYERS, Effort, plenty};
 use crate::machine;
 use crate::plain::Plain;
 use crate::report::Report;
@@ -98,7 +98,7 @@ pub(crate) async fn everything_running(
 async fn under_load(url: &str, sale: &str, pids: &[u32], counter: &Counter, sql: &str) -> anyhow::Result<(f64, Burst)> {
     let clock = RealClock::new();
     let before = counter.count(sql).await?;
-    let load = Load { url, sale, sales: 1, connections: 64, seconds: SECONDS, pids };
+    let load = Load { url, sale, sales: 1, connections: BUYERS, seconds: SECONDS, pids };
     let burst = wrk::run(&load)?;
     let settled = counter.count(sql).await? - before;
     ensure!(burst.refused == 0, "{} of {} orders were not accepted", burst.refused, burst.answers);

@@ -12,6 +12,7 @@ use crate::figures::{BUYERS, CONNECTIONS, Effort, ask, plenty, sold_out_sale};
 use crate::report::Report;
 use crate::results::{Bar, Series};
 use crate::scene::Scene;
+use crate::wrk::Burst;
 
 const WATCHERS: usize = 100;
 /// A second brings five ticks, each a few hundred bytes at least.
@@ -60,8 +61,10 @@ pub(crate) async fn measure(name: &str, refused: bool, effort: &Effort, report: 
     (figure.bar, figure.control) = (Some(Bar::RatioMin(0.95)), Some(Series::new("the same unwatched")));
     let closed = sold_out_sale(&scene, 1).await?;
     for turn in 0..=effort.turns {
-        let mut bursts = Vec::new();
-        for watched in [false, true] {
+        let mut bursts = [Burst::default(), Burst::default()];
+        // The ledger grows from burst to burst, so either comes first in its turn.
+        let first = turn % 2 == 1;
+        for watched in [first, !first] {
             let sale = if refused { closed.clone() } else { plenty(&scene).await? };
             let watchers = if watched { Some(Watchers::open(&scene, &sale).await?) } else { None };
             let burst = ask(&scene.target.url, &sale, &scene.pids(), connections, effort)?;
@@ -70,11 +73,12 @@ pub(crate) async fn measure(name: &str, refused: bool, effort: &Effort, report: 
                 watchers.close(effort.seconds).await?;
             }
             scene.settled(&sale).await?;
-            bursts.push(burst);
+            bursts[usize::from(watched)] = burst;
         }
         // The first turn warms everything up.
-        if let (1.., [theirs, ours]) = (turn, &bursts[..]) {
-            figure.subject.add(ours.clone());
+        if turn > 0 {
+            let [theirs, ours] = bursts;
+            figure.subject.add(ours);
             figure.control.iter_mut().for_each(|series| series.add(theirs.clone()));
         }
     }

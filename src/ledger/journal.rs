@@ -4,6 +4,7 @@
 //! [`Recounter`] folds a journal from its first move and compares the outcome with the ledger's rows.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -104,6 +105,8 @@ pub struct Recounter<'a> {
     chain: Chain,
     last: Seq,
     lives: HashMap<OrderId, Life>,
+    /// Each cart once: most orders of a sale ask for the same.
+    carts: HashSet<Arc<[Line]>>,
     adjusted: HashSet<OrderId>,
     used: HashMap<Customer, i64>,
     recount: Recount,
@@ -115,7 +118,7 @@ struct Life {
     seq: Seq,
     /// When its hold ends.
     ends: Option<Time>,
-    lines: Vec<Line>,
+    lines: Arc<[Line]>,
     order: bool,
     seen: bool,
 }
@@ -129,6 +132,7 @@ impl<'a> Recounter<'a> {
             chain: Chain::default(),
             last: Seq(0),
             lives: HashMap::new(),
+            carts: HashSet::new(),
             adjusted: HashSet::new(),
             used: HashMap::new(),
             recount: Recount { watermark: record.watermark, ..Recount::default() },
@@ -193,14 +197,14 @@ impl<'a> Recounter<'a> {
         match self.lives.get_mut(&id) {
             None if step.kind.settles() => {
                 let ends = self.record.sale.hold_ends(step.at).filter(|_| step.kind == MoveKind::Hold);
-                let (lines, order) = (step.lines.clone(), step.customer.is_some());
+                let (lines, order) = (self.cart(&step.lines), step.customer.is_some());
                 self.lives.insert(id, Life { state, seq, ends, lines, order, seen: false });
             }
             None => self.find(Invariant::Transition, id, format!("move #{seq} of an order that was never settled")),
             Some(_) if step.kind.settles() => {
                 self.find(Invariant::Doubled, id, format!("move #{seq} settles it a second time"));
             }
-            Some(life) if life.state != OrderState::Held || life.lines != step.lines => {
+            Some(life) if life.state != OrderState::Held || *life.lines != *step.lines => {
                 self.find(Invariant::Transition, id, format!("move #{seq} does not follow from its life before"));
             }
             Some(life) => {
@@ -213,6 +217,16 @@ impl<'a> Recounter<'a> {
             self.find(Invariant::BrokenPromise, id, format!("the gate admitted it and move #{seq} refused it"));
         }
         self.use_up(step);
+    }
+
+    /// The one copy of these lines.
+    fn cart(&mut self, lines: &[Line]) -> Arc<[Line]> {
+        if let Some(cart) = self.carts.get(lines) {
+            return cart.clone();
+        }
+        let cart: Arc<[Line]> = lines.into();
+        self.carts.insert(cart.clone());
+        cart
     }
 
     /// A hold is confirmed before its end, and lapses from then on.

@@ -39,7 +39,7 @@ impl Units {
 }
 
 /// Units of one SKU within an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Line {
     /// What is wanted.
     pub sku: Sku,

@@ -145,13 +145,16 @@ struct Front {
 
 /// Rows after this position until there are enough messages; a row that cannot be read comes alone.
 fn front(connection: &Connection, after: u64, messages_max: usize) -> Result<Front, Failure> {
-    let sql = "/* pull */ select position, body from messages where position > ?1 order by position";
+    let sql = "/* pull */ select position, claims, body from messages where position > ?1 order by position";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([after])?;
     let mut front = Front::default();
     while let Some(row) = rows.next()? {
-        let position: u64 = row.get(0)?;
-        let body: String = row.get(1)?;
+        let (position, claims): (u64, usize) = (row.get(0)?, row.get(1)?);
+        if front.delivery.as_ref().is_some_and(|delivery| delivery.messages.len() + claims > messages_max) {
+            break;
+        }
+        let body: String = row.get(2)?;
         let messages = match body.lines().map(serde_json::from_str).collect::<Result<Vec<Message>, _>>() {
             Ok(messages) => messages,
             Err(error) if front.delivery.is_none() => {
@@ -162,9 +165,6 @@ fn front(connection: &Connection, after: u64, messages_max: usize) -> Result<Fro
         };
         let receipt = Receipt { from: position, to: position };
         let delivery = front.delivery.get_or_insert_with(|| Delivery { messages: Vec::new(), receipt });
-        if !delivery.messages.is_empty() && delivery.messages.len() + messages.len() > messages_max {
-            break;
-        }
         delivery.messages.extend(messages);
         delivery.receipt.to = position;
     }

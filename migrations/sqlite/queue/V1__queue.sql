@@ -2,9 +2,10 @@
 
 create table messages (
     position integer primary key autoincrement,
-    body text not null,
-    claims integer not null,
-    pushed_at integer not null
+    claims integer not null check (claims > 0),
+    pushed_at integer not null,
+    -- the last one, so that nobody who counts has to read over it
+    body text not null
 ) strict;
 
 create table parked (

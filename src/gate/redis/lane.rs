@@ -137,11 +137,7 @@ async fn answer_batch(waiting: Vec<Waiting<Asked, Result<Decision>>>, desk: &Des
     }
 }
 
-async fn decide(
-    waiting: &[Waiting<Asked, Result<Decision>>],
-    desk: &Desk,
-    lane: &Weak<Lane>,
-) -> Result<Vec<Decision>> {
+async fn decide(waiting: &[Waiting<Asked, Result<Decision>>], desk: &Desk, lane: &Weak<Lane>) -> Result<Vec<Decision>> {
     let mut call = ADMIT.over(desk.keys.all()).arg(desk.clock.now().millis());
     for Waiting { item: Asked { claim, body }, .. } in waiting {
         let customer = match claim {

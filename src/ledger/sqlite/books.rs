@@ -69,8 +69,11 @@ fn each_move(
     last: Seq,
     mut take: impl FnMut(Move, Chain),
 ) -> Result<(), Failure> {
-    let sql = "/* journal */ select m.seq, m.kind, m.claim, m.sku, m.units, m.at, m.hash, o.customer \
-               from moves m left join orders o on o.id = m.claim \
+    // Most moves are the first one of their order, whose row then stands beside them: no look by its id, which is anywhere.
+    let sql = "/* journal */ select m.seq, m.kind, m.claim, m.sku, m.units, m.at, m.hash, \
+                   case when o.id = m.claim then o.customer \
+                       else (select customer from orders where id = m.claim) end \
+               from moves m left join orders o on o.sale = m.sale and o.settled_seq = m.seq \
                where m.sale = ?1 and m.seq > ?2 and m.seq <= ?3 order by m.seq, m.line";
     let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query(params![sale.as_str(), after.0, last.0])?;

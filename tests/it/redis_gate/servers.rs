@@ -5,8 +5,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
 use std::thread;
+use std::time::Duration;
 
 use sluice::clock::RealClock;
 use sluice::gate::{Admission, Gate, RedisGate};
@@ -25,7 +25,9 @@ const SECRET: &str = "hunter2-canary";
 
 /// Why this server is not taken; no sentence tells a password.
 async fn unusable(url: &str) -> Unusable {
-    let Err(why) = RedisGate::connect(url, Arc::new(RealClock::new()), Duration::ZERO).await else { panic!("{url} was taken") };
+    let Err(why) = RedisGate::connect(url, Arc::new(RealClock::new()), Duration::ZERO).await else {
+        panic!("{url} was taken")
+    };
     assert!(!format!("{why} {why:?}").contains(SECRET), "{why:?}");
     why
 }
