@@ -11,6 +11,9 @@ use crate::sync::{AtomicU8, Mutex, Ordering};
 
 /// Ids are spread over so many locks.
 const SHARDS: usize = 16;
+/// Where the share of each shard but the first begins, in 256ths: `256 (2^(i/16) - 1)`. A table doubles when it is full, and
+/// with equal shares all would double at the same moment: a million ids would take twice the memory, and wait for it.
+const SHARES: [u8; SHARDS - 1] = [11, 23, 36, 48, 62, 76, 91, 106, 122, 139, 156, 175, 194, 214, 234];
 
 const OPEN: u8 = 0;
 const SHUT: u8 = 1;
@@ -78,7 +81,7 @@ impl<Id: Copy + Eq + Hash> Latch<Id> {
     }
 
     fn shard(&self, id: Id) -> &Mutex<HashSet<Id>> {
-        let hash = self.spread.hash_one(id);
-        &self.known[usize::try_from(hash % SHARDS as u64).expect("below the number of shards")]
+        let [share, ..] = self.spread.hash_one(id).to_le_bytes();
+        &self.known[SHARES.partition_point(|begins| *begins <= share)]
     }
 }

@@ -2,15 +2,17 @@
 //!
 //! A probe asks the gate's server whether units are there again, and brings the ids that were admitted since the last one,
 //! on any node. If a SKU is sold out it is leased: for [`limits::GATE_LEASE`] the server admits nothing of it, so that every
-//! process that was told may say "sold out" without asking, and the retry of an accepted order is never told so. Once the
-//! lease has ended, the first request for the SKU brings the next probe; those that come meanwhile gather, and are answered
-//! by it or by one that starts after they came. Whatever is not refused goes to the gate itself, which knows the exact
-//! answer. The idea of the lease is Gray and Cheriton's (*Leases*, SOSP 1989).
+//! process that was told may say "sold out" without asking, and the retry of an accepted order is never told so. As long as
+//! requests come, a lease is renewed before it ends. Requests that find none gather, and are answered by the first probe that
+//! starts after they came. Whatever is not refused goes to the gate itself, which knows the exact answer. The idea of the
+//! lease is Gray and Cheriton's (*Leases*, SOSP 1989).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use super::lane::{Desk, Lane, gone};
 use super::script::{Answer, PROBE};
@@ -22,6 +24,8 @@ use crate::model::{Order, OrderId, Result, Sku, limits};
 
 /// How many pages of ids a probe reads before it lets its requests go on.
 const PAGES_MAX: usize = 4;
+/// A lease is renewed in this last part of its time.
+const RENEWED_IN_LAST: u32 = 4;
 
 /// Which SKUs, a bit each.
 type Skus = u64;
@@ -42,6 +46,9 @@ struct Board {
     /// Per SKU, until when it is leased, in nanoseconds of the monotonic clock. The ids are learnt before a lease is written:
     /// release and acquire carry them along.
     leased_until: Box<[AtomicU64]>,
+    /// Told by requests that find a lease near its end.
+    ends_soon: Notify,
+    lease: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -84,6 +91,8 @@ impl Front {
             latch: Latch::new(skus.len()),
             leased_until: skus.iter().map(|_| AtomicU64::new(0)).collect(),
             skus,
+            ends_soon: Notify::new(),
+            lease: desk.lease,
             clock: desk.clock.clone(),
         });
         let (probes, batches) = batcher(limits::LATCH_WAITING_MAX);
@@ -124,9 +133,20 @@ impl Board {
     /// What may be said without asking.
     fn leased(&self, question: Question) -> Option<SoldOut> {
         let now = nanos(self.clock.monotonic());
-        let sku = bits(question.asked).find(|sku| self.leased_until[*sku].load(Ordering::Acquire) > now)?;
+        let leased =
+            |sku: usize| self.leased_until[sku].load(Ordering::Acquire).checked_sub(now).filter(|left| *left > 0);
+        let (sku, left) = bits(question.asked).find_map(|sku| Some((sku, leased(sku)?)))?;
+        if left < nanos(self.lease / RENEWED_IN_LAST) {
+            self.ends_soon.notify_one();
+        }
         let (sku, may_return) = self.latch.refuses(question.id, [sku])?;
         Some(SoldOut { sku, may_return })
+    }
+
+    /// Whether one of these is leased for a last moment: not any more, if it was renewed since somebody told.
+    fn is_due(&self, asked: Skus) -> bool {
+        let soon = nanos(self.clock.monotonic() + self.lease / RENEWED_IN_LAST);
+        bits(asked).any(|sku| (1..soon).contains(&self.leased_until[sku].load(Ordering::Relaxed)))
     }
 }
 
@@ -134,7 +154,13 @@ impl Prober {
     async fn run(mut self, mut batches: Batches<Question, Result<Option<SoldOut>>>) {
         // Whoever was asked for before is asked for again, so that one probe renews all leases.
         let mut asked = 0;
-        while let Some(batch) = batches.next(limits::LATCH_WAITING_MAX).await {
+        loop {
+            let batch = tokio::select! {
+                batch = batches.next(limits::LATCH_WAITING_MAX) => batch,
+                () = self.board.ends_soon.notified() => Some(Vec::new()),
+            };
+            let Some(batch) = batch else { return };
+            let renew = batch.is_empty() && self.board.is_due(asked);
             let mut waiting = Vec::with_capacity(batch.len());
             for one in batch {
                 // The last probe was under way when it came, and may have brought a lease.
@@ -143,7 +169,7 @@ impl Prober {
                     None => waiting.push(one),
                 }
             }
-            if waiting.is_empty() {
+            if waiting.is_empty() && !renew {
                 continue;
             }
             asked = waiting.iter().fold(asked, |all, waiting| all | waiting.item.asked);
@@ -199,6 +225,7 @@ impl Prober {
             let word = answer.number::<u8>()?;
             if word == 0 {
                 self.board.latch.say(sku, Word::Open);
+                self.board.leased_until[sku].store(0, Ordering::Release);
                 continue;
             }
             let may_return = word == 2;
