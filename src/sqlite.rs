@@ -137,7 +137,7 @@ impl Store {
             return Err(OpenError::Missing(path.to_owned()));
         }
         let mut connection = Connection::open(path).map_err(|error| refusal(path, &error))?;
-        set_up(&connection).map_err(|error| refusal(path, &error))?;
+        set_up(&connection, tables).map_err(|error| refusal(path, &error))?;
         let time_max = (access == Access::Write).then_some(CHECK_TIME_MAX);
         let check = Check::begin(path, time_max)?;
         migrate(&mut connection, path, tables, access)?;
@@ -359,13 +359,18 @@ fn guarded<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T
     result
 }
 
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+fn set_up(connection: &Connection, tables: Tables) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    // In KiB, if negative. Orders are looked for by their ids, which are anywhere; a queue has a front and a back.
+    let cache = match tables {
+        Tables::Ledger => -16_384,
+        Tables::Queue => -2_048,
+    };
+    connection.pragma_update(None, "cache_size", cache)?;
     connection.pragma_update(None, "temp_store", "memory")
 }
 
