@@ -1,6 +1,7 @@
 //! One scene: a crowd at a sale, a process that comes to a moment between two steps, and what strikes there. Afterwards
 //! every promise is held against the ledger.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -11,7 +12,7 @@ use sluice::fault::{Moment, VARIABLE};
 use sluice::load::wire::Target;
 
 use super::{account, probe};
-use crate::buyers::{Buyers, Habit};
+use crate::buyers::{Buyers, End, Habit};
 use crate::cluster::{Crew, Member, TOKEN};
 use crate::process::Env;
 use crate::servers::redis::say;
@@ -25,6 +26,8 @@ const BUYERS: usize = 12;
 const SWING: usize = UNITS / 6;
 /// How long it may take until somebody comes to a moment.
 const MET_TIME_MAX: Duration = Duration::from_secs(20);
+/// From the last cancel until its unit is on sale again.
+const RETURN_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a process stands still: longer than a push may take.
 const FROZEN: Duration = Duration::from_millis(2_600);
 /// Ends every session of this database but the one that says so.
@@ -121,7 +124,7 @@ impl<'a> Stage<'a> {
         let took = healed.monotonic();
         let mut promised = buyers.gone().await;
         if habit == Habit::Turn {
-            promised.extend(Buyers::come(std::slice::from_ref(&target), &sale, "rest", 1, Habit::Keep).gone().await);
+            buy_the_rest(&target, &sale, &mut promised).await;
         }
         let taken = account::hold(&target, &sale, &promised).await;
         assert_eq!(taken, if matches!(habit, Habit::LetLapse(_)) { 0 } else { UNITS }, "{scene}");
@@ -197,6 +200,20 @@ impl<'a> Stage<'a> {
             self.crew.apis[0].go_on();
         }
         self.crew.members().for_each(Member::is_up);
+    }
+}
+
+/// Buyers come one after the other for what was cancelled: the last units are a moment on their way back to the gate.
+async fn buy_the_rest(target: &Target, sale: &str, promised: &mut HashMap<String, End>) {
+    let clock = RealClock::new();
+    for number in 0.. {
+        let family = format!("rest{number}");
+        promised.extend(Buyers::come(std::slice::from_ref(target), sale, &family, 1, Habit::Keep).gone().await);
+        let taken = promised.values().filter(|end| **end != End::Cancelled).count();
+        if taken == UNITS || clock.monotonic() > RETURN_TIME_MAX {
+            return;
+        }
+        clock.sleep(Duration::from_millis(5)).await;
     }
 }
 
