@@ -43,7 +43,7 @@ pub(crate) struct Crowd {
     targets: Vec<Target>,
     clock: RealClock,
     hurries: AtomicBool,
-    /// Hangs up without waiting for an answer now and then.
+    /// Every other request is hung up on.
     hasty: AtomicBool,
     accepted: AtomicUsize,
     not_now: AtomicUsize,
@@ -103,7 +103,7 @@ impl Crowd {
         }
     }
 
-    /// From now on customers often hang up right after they have sent their order.
+    /// From now on every other request ends with a client that hangs up: before its answer, during it or right after.
     pub(crate) fn be_hasty(&self, hasty: bool) {
         self.hasty.store(hasty, Ordering::Relaxed);
     }
@@ -153,8 +153,13 @@ impl Crowd {
         for at in first.. {
             let at = at % self.targets.len();
             let hangs_up = self.hasty.load(Ordering::Relaxed) && fastrand::bool();
-            let patience = if hangs_up { Duration::from_micros(fastrand::u64(0..20_000)) } else { PATIENCE };
+            // The shorter, the more often: an API that is quick is hung up on in the middle as well.
+            let patience = if hangs_up { Duration::from_micros(1 << fastrand::u32(0..15)) } else { PATIENCE };
             match timeout(patience, self.ask(wires, at, customer)).await {
+                _ if hangs_up => {
+                    wires.remove(&at);
+                    self.unanswered.fetch_add(1, Ordering::Relaxed);
+                }
                 Ok(Ok(Told::NotNow)) => drop(self.not_now.fetch_add(1, Ordering::Relaxed)),
                 Ok(Ok(told)) => return told,
                 Ok(Err(_)) | Err(_) => drop(self.unanswered.fetch_add(1, Ordering::Relaxed)),
