@@ -29,8 +29,9 @@ const CONTROLS: &str = "
 - **Raw SQL** (`bench/src/ceilings.rs`): 1,000 orders a transaction into Sluice's own tables with six statements in two trips,
   with nothing to read from a queue, nothing to decide and no hash to compute.
 
-The load comes from `wrk` (one thread, 64 connections, `bench/orders.lua`: every request another customer under another key)
-and, where the moment counts at which a request was due, from `sluice load`. *µs/order* is the processor time of Sluice's own
+The load comes from `wrk` (one thread, `bench/orders.lua`: every request another customer under another key; 64 connections,
+and 500 where orders are accepted or settled, the users of the reference) and, where the moment counts at which a request was
+due, from `sluice load`. *µs/order* is the processor time of Sluice's own
 processes per answered order; *its control* that of the control's per answer; *load* that of the generator; *machine* that of
 everything that ran, the three servers and the generator included.
 ";
@@ -147,7 +148,7 @@ fn repeat(page: &mut String, results: &Results) {
     put(page, "\n## Repeat it\n");
     put(
         page,
-        "```\n./bench/run            # everything, about half an hour\n./bench/run --quick    # smaller and shorter\n./bench/run sold-out   # figures by name; --list names them\n```\n",
+        "```\n./bench/run            # everything, about an hour\n./bench/run --quick    # smaller and shorter\n./bench/run sold-out   # figures by name; --list names them\n```\n",
     );
     put(
         page,
