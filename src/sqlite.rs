@@ -39,8 +39,15 @@ const CHECK_TIME_MAX: Duration = Duration::from_millis(100);
 const STATEMENTS_MAX: usize = 128;
 
 /// Runs inside the writer's transaction; the function it returns is called with the outcome of the commit.
-type Job = Box<dyn FnOnce(&Connection) -> Reply + Send>;
+type Job = Box<dyn FnOnce(&Connection, Company) -> Reply + Send>;
 type Reply = (bool, Box<dyn FnOnce(Result<()>) + Send>);
+
+/// Which other jobs are in a job's transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Company {
+    None,
+    Others,
+}
 
 /// An open database; clones share it. The writer ends when the last one is dropped.
 #[derive(Clone)]
@@ -171,8 +178,8 @@ impl Store {
         A: FnOnce(Result<T>) + Send + 'static,
     {
         self.readers.check.passed_so_far(layer)?;
-        let job: Job = Box::new(move |connection| {
-            let result = guarded(connection, job).map_err(|failure| failure.named(layer));
+        let job: Job = Box::new(move |connection, company| {
+            let result = guarded(connection, company, job).map_err(|failure| failure.named(layer));
             let done = result.is_ok();
             let reply = move |committed: Result<()>| then(result.and_then(|value| committed.map(|()| value)));
             (done, Box::new(reply))
@@ -321,8 +328,9 @@ fn write_batch(connection: &Connection, jobs: &mut Vec<Job>) {
     let begun = connection.execute_batch("begin immediate").map_err(|error| error.to_string());
     let mut replies = Vec::with_capacity(jobs.len());
     let mut lost = None;
+    let company = if jobs.len() == 1 { Company::None } else { Company::Others };
     for job in jobs.drain(..) {
-        let (done, reply) = job(connection);
+        let (done, reply) = job(connection, company);
         // A failure such as a full disk may end the whole transaction, and all that came before in it.
         if !done && connection.is_autocommit() {
             lost = Some("an earlier job ended the transaction".to_owned());
@@ -342,18 +350,31 @@ fn write_batch(connection: &Connection, jobs: &mut Vec<Job>) {
     }
 }
 
-/// Runs a job within its savepoint; after a failure or a panic nothing of it is left.
-fn guarded<T>(connection: &Connection, job: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T, Failure> {
+/// Runs a job; after a failure or a panic nothing of it is left. A savepoint keeps what others did in the transaction; it
+/// costs a copy of every page that is written, so whoever is alone does without.
+fn guarded<T>(
+    connection: &Connection,
+    company: Company,
+    job: impl FnOnce(&Connection) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     if connection.is_autocommit() {
         return Err(Failure::TransactionLost);
     }
-    connection.prepare_cached("savepoint job")?.execute([])?;
-    let result = catch_unwind(AssertUnwindSafe(|| job(connection)))
-        .unwrap_or_else(|_| Err(Failure::Nonsense("the job panicked".into())));
-    if !connection.is_autocommit() {
-        if result.is_err() {
-            connection.prepare_cached("rollback to job")?.execute([])?;
+    let run = || {
+        catch_unwind(AssertUnwindSafe(|| job(connection)))
+            .unwrap_or_else(|_| Err(Failure::Nonsense("the job panicked".into())))
+    };
+    let (result, undo) = match company {
+        Company::None => (run(), "rollback"),
+        Company::Others => {
+            connection.prepare_cached("savepoint job")?.execute([])?;
+            (run(), "rollback to job")
         }
+    };
+    if result.is_err() && !connection.is_autocommit() {
+        connection.prepare_cached(undo)?.execute([])?;
+    }
+    if company == Company::Others && !connection.is_autocommit() {
         connection.prepare_cached("release job")?.execute([])?;
     }
     result

@@ -106,19 +106,23 @@ pub struct Recounter<'a> {
     last: Seq,
     lives: HashMap<OrderId, Life>,
     /// Each cart once: most orders of a sale ask for the same.
-    carts: HashSet<Arc<[Line]>>,
+    carts: Vec<Arc<[Line]>>,
+    /// Its number.
+    numbers: HashMap<Arc<[Line]>, u32>,
     adjusted: HashSet<OrderId>,
     used: HashMap<Customer, i64>,
     recount: Recount,
 }
 
+/// An order's. There are as many as orders, and nothing else of a recount is: small, so that an audit is.
 struct Life {
     state: OrderState,
     /// The number of its latest move.
     seq: Seq,
     /// When its hold ends.
     ends: Option<Time>,
-    lines: Arc<[Line]>,
+    /// The number of its cart.
+    cart: u32,
     order: bool,
     seen: bool,
 }
@@ -132,7 +136,8 @@ impl<'a> Recounter<'a> {
             chain: Chain::default(),
             last: Seq(0),
             lives: HashMap::new(),
-            carts: HashSet::new(),
+            carts: Vec::new(),
+            numbers: HashMap::new(),
             adjusted: HashSet::new(),
             used: HashMap::new(),
             recount: Recount { watermark: record.watermark, ..Recount::default() },
@@ -197,14 +202,14 @@ impl<'a> Recounter<'a> {
         match self.lives.get_mut(&id) {
             None if step.kind.settles() => {
                 let ends = self.record.sale.hold_ends(step.at).filter(|_| step.kind == MoveKind::Hold);
-                let (lines, order) = (self.cart(&step.lines), step.customer.is_some());
-                self.lives.insert(id, Life { state, seq, ends, lines, order, seen: false });
+                let (cart, order) = (self.cart(&step.lines), step.customer.is_some());
+                self.lives.insert(id, Life { state, seq, ends, cart, order, seen: false });
             }
             None => self.find(Invariant::Transition, id, format!("move #{seq} of an order that was never settled")),
             Some(_) if step.kind.settles() => {
                 self.find(Invariant::Doubled, id, format!("move #{seq} settles it a second time"));
             }
-            Some(life) if life.state != OrderState::Held || *life.lines != *step.lines => {
+            Some(life) if life.state != OrderState::Held || *self.carts[life.cart as usize] != *step.lines => {
                 self.find(Invariant::Transition, id, format!("move #{seq} does not follow from its life before"));
             }
             Some(life) => {
@@ -219,14 +224,15 @@ impl<'a> Recounter<'a> {
         self.use_up(step);
     }
 
-    /// The one copy of these lines.
-    fn cart(&mut self, lines: &[Line]) -> Arc<[Line]> {
-        if let Some(cart) = self.carts.get(lines) {
-            return cart.clone();
+    /// The number of the cart with these lines.
+    fn cart(&mut self, lines: &[Line]) -> u32 {
+        if let Some(number) = self.numbers.get(lines) {
+            return *number;
         }
-        let cart: Arc<[Line]> = lines.into();
-        self.carts.insert(cart.clone());
-        cart
+        let (cart, number) = (Arc::from(lines), u32::try_from(self.carts.len()).expect("there are fewer orders"));
+        self.carts.push(Arc::clone(&cart));
+        self.numbers.insert(cart, number);
+        number
     }
 
     /// A hold is confirmed before its end, and lapses from then on.
@@ -277,7 +283,7 @@ impl<'a> Recounter<'a> {
                 if life.state != row.state {
                     let (row, journal) = (row.state.word(), life.state.word());
                     self.find(Invariant::Transition, id, format!("its row says {row}, its moves say {journal}"));
-                } else if !same_lines(&life.lines, &row.order.lines) {
+                } else if !same_lines(&self.carts[life.cart as usize], &row.order.lines) {
                     self.find(Invariant::Transition, id, "its row and its moves name different units");
                 } else if row.seq != Some(life.seq) || (row.state == OrderState::Held && row.expires_at != life.ends) {
                     self.find(Invariant::Transition, id, "its row is not as its latest move left it");

@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use sluice::clock::RealClock;
 use sluice::deployment::{embedded, inspect};
 use sluice::model::Error;
-use sluice::sqlite::{Access, OpenError, Store, Tables};
+use sluice::sqlite::{Access, Failure, OpenError, Store, Tables};
 
 use crate::support::{create, eventually, sale, start};
 
@@ -49,7 +50,7 @@ fn a_damaged_database_is_refused_and_left_alone() {
     let data = used_folder();
     let path = data.path().join("ledger.db");
     // Opening and closing it folds the write-ahead log into the file.
-    drop(rusqlite::Connection::open(&path).unwrap().execute_batch("pragma wal_checkpoint(truncate)"));
+    drop(Connection::open(&path).unwrap().execute_batch("pragma wal_checkpoint(truncate)"));
     let mut bytes = fs::read(&path).unwrap();
     for page in bytes.chunks_mut(4096).skip(2) {
         page[..64].fill(0x5a);
@@ -73,7 +74,7 @@ async fn damage_in_a_large_file_ends_the_service_once_it_is_found() {
                  pragma ignore_check_constraints = on; \
                  insert into large with recursive r (n) as (select 1 union all select n + 1 from r where n < 400) \
                  select n from r; pragma wal_checkpoint(truncate)";
-    rusqlite::Connection::open(&path).unwrap().execute_batch(table).unwrap();
+    Connection::open(&path).unwrap().execute_batch(table).unwrap();
     let store = Store::open(&path, Tables::Ledger, Access::Write).unwrap();
     store.read("ledger", |_| Ok(())).await.unwrap();
     eventually("the damage is found", || async {
@@ -85,6 +86,42 @@ async fn damage_in_a_large_file_ends_the_service_once_it_is_found() {
     let Err(OpenError::Damaged { .. }) = Store::open(&path, Tables::Ledger, Access::Read) else {
         panic!("whoever only looks at a damaged file waits for the check")
     };
+}
+
+/// Alone in its transaction, or between others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_fails_leaves_nothing_and_takes_nobody_with_it() {
+    let data = tempfile::tempdir().unwrap();
+    let store = Store::open(&data.path().join("ledger.db"), Tables::Ledger, Access::Write).unwrap();
+    let insert = |connection: &Connection, name: &str| {
+        connection.execute("insert into secrets (name, value) values (?1, x'00')", [name])?;
+        Ok::<_, Failure>(())
+    };
+    let fail = move |name: &'static str, how: fn() -> Failure| {
+        move |connection: &Connection| insert(connection, name).and_then(|()| Err::<(), _>(how()))
+    };
+    let refused = || Failure::Nonsense("refused".into());
+    for how in [refused, || panic!("a job that panics")] {
+        let alone = store.write("ledger", fail("failed", how)).await;
+        assert!(matches!(alone, Err(Error::Damaged("ledger", _))), "{alone:?}");
+
+        // While the writer is busy, three come to wait.
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        store.submit("ledger", move |_| Ok(held.recv().is_ok()), drop).await.unwrap();
+        let before = store.write("ledger", move |connection| insert(connection, "before"));
+        let amid = store.write("ledger", fail("failed", how));
+        let after = store.write("ledger", move |connection| insert(connection, "after"));
+        let all = async { tokio::join!(before, amid, after) };
+        let (all, ()) = tokio::join!(all, async { release.send(()).unwrap() });
+        assert!(matches!(all, (Ok(()), Err(Error::Damaged("ledger", _)), Ok(()))), "{all:?}");
+
+        let names = |connection: &Connection| {
+            let sql = "delete from secrets returning name";
+            let names: Result<Vec<String>, _> = connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect();
+            Ok(names?)
+        };
+        assert_eq!(store.write("ledger", names).await.unwrap(), ["after", "before"]);
+    }
 }
 
 #[tokio::test]
@@ -101,7 +138,7 @@ async fn a_newer_database_is_refused() {
     let path = data.path().join("ledger.db");
     drop(Store::open(&path, Tables::Ledger, Access::Write).unwrap());
     let sql = "insert into refinery_schema_history (version, name, applied_on, checksum) values (999, 'later', '', '')";
-    rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+    Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     let why = refusal(data.path()).await;
     assert!(why.contains("schema version 999") && why.contains("newer Sluice"), "{why}");
 }

@@ -48,8 +48,9 @@ create table orders (
     settled_seq integer not null,
     id blob not null unique check (length(id) = 16),
     customer text not null,
-    state text not null check (state in ('held', 'sold', 'released', 'refused')),
-    reason text check (reason in ('cancelled', 'lapsed', 'sold_out', 'customer_limit')),
+    -- Not `in`: for more than two values SQLite builds a table of them anew with every row.
+    state text not null check (state = 'held' or state = 'sold' or state = 'released' or state = 'refused'),
+    reason text check (reason = 'cancelled' or reason = 'lapsed' or reason = 'sold_out' or reason = 'customer_limit'),
     accepted_at integer not null,
     settled_at integer not null,
     expires_at integer,
