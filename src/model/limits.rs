@@ -85,8 +85,8 @@ pub const PARCEL_BYTES_MAX: usize = 256 * 1024;
 pub const QUEUE_SHARDS: usize = 4;
 /// Parcels that wait in one RabbitMQ queue; more are refused with `overloaded`.
 pub const SHARD_PARCELS_MAX: u32 = 1_000_000;
-/// Parcels of each shard that a worker holds before it has settled them.
-pub const PULL_AHEAD_PARCELS_MAX: u16 = 64;
+/// Parcels of each shard that a worker holds before it has settled them: while some are settled, others are on their way.
+pub const PULL_AHEAD_PARCELS_MAX: u16 = 128;
 /// From the start of a push through RabbitMQ to its answer; a later answer promises nothing.
 pub const PUSH_TIME_MAX: Duration = Duration::from_secs(2);
 /// Claims in one settlement transaction.
