@@ -12,7 +12,7 @@ use futures_util::future::{Either, join, select};
 use futures_util::stream::{self, StreamExt};
 
 pub use self::watch::Watch;
-use self::watch::{Mending, Seen, complain, taken};
+use self::watch::{Mending, Seen, complain};
 use crate::fault::{self, Moment};
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
@@ -135,7 +135,7 @@ async fn mend(shop: &Shop, Found { record, view, before: seen, now }: Found) -> 
     if view.watermark < record.watermark {
         catch_up(shop, sale).await?;
     }
-    let stuck = taken(&record) <= seen.taken || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
+    let stuck = seen.is_stuck(&record) || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
     // A queue that failed is asked again by a marker, whether or not claims are pending.
     if (view.pending > 0 && stuck) || shop.queue_down.load(Ordering::Relaxed) {
         sweep(shop, sale).await?;

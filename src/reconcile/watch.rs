@@ -19,8 +19,8 @@ pub struct Watch {
 
 #[derive(Clone, Copy)]
 pub(super) struct Seen {
-    /// Units held and sold.
-    pub(super) taken: u64,
+    /// Units held and sold; `None` before the first look.
+    taken: Option<u64>,
     epoch: EpochState,
     /// When the epoch was last seen to move, or its loader to be alive.
     pub(super) moved_at: Duration,
@@ -31,8 +31,7 @@ pub(super) struct Seen {
 impl Watch {
     /// Notes what is seen now and answers with what is known from before.
     pub(super) fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
-        let taken = taken(record);
-        let new = Seen { taken, epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
+        let new = Seen { taken: None, epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
         let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
         if seen.epoch != record.epoch {
             (seen.epoch, seen.moved_at) = (record.epoch, now);
@@ -45,13 +44,20 @@ impl Watch {
         if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
             seen.swept_at = now;
         }
-        seen.taken = taken;
+        seen.taken = Some(taken(record));
         before
     }
 }
 
+impl Seen {
+    /// Whether nothing was settled since. Who has just come cannot know, and perhaps a long queue only waits for them.
+    pub(super) fn is_stuck(&self, record: &SaleRecord) -> bool {
+        self.taken.is_some_and(|before| taken(record) <= before)
+    }
+}
+
 /// It grows when claims are settled, and only then: lapses, cancels and confirms go on in a sale that is stuck.
-pub(super) fn taken(record: &SaleRecord) -> u64 {
+fn taken(record: &SaleRecord) -> u64 {
     record.places.iter().map(|places| u64::from(places.held.get()) + u64::from(places.sold.get())).sum()
 }
 
