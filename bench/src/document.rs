@@ -36,6 +36,36 @@ processes per answered order; *its control* that of the control's per answer; *l
 everything that ran, the three servers and the generator included.
 ";
 
+/// Why a line is not flat: the name of its chart, its own, and the reason. Shown where it passes [`FLAT`].
+const REASONS: [(&str, &str, &str); 4] = [
+    (
+        "growth-connections",
+        "refusals",
+        "Refusals: among ten thousand connections the state of each, in the kernel, in tokio and in hyper, has left the \
+         processor's caches when its next request comes.",
+    ),
+    (
+        "growth-sales",
+        "refusals",
+        "Refusals: each live sale is compared with the ledger four times a second, and each request meets another sale, \
+         whose state has left the processor's caches.",
+    ),
+    (
+        "growth-sales",
+        "accepts",
+        "Accepts: a batch locks, reads and writes the rows of each of its sales once. The more sales share a batch, the \
+         fewer orders share those rows.",
+    ),
+    (
+        "growth-past",
+        "accepts",
+        "Accepts: an order's id is a hash, so its place in the index of ids is anywhere. The larger the index, the more of \
+         its pages a batch writes.",
+    ),
+];
+/// Cost may grow by this factor and is still called flat.
+const FLAT: f64 = 1.2;
+
 /// The whole page.
 pub(crate) fn page(results: &Results) -> String {
     let mut page = HEAD.to_owned();
@@ -137,10 +167,14 @@ fn growth(page: &mut String, growth: &[Growth]) {
         put(page, &format!("|---|{}--:|", "--:|".repeat(heads.len())));
         for line in &one.lines {
             let costs: Vec<String> = line.points.iter().map(|point| format!("{:.1}", point.server_us)).collect();
-            let (factor, sign) = (line.factor(), if line.factor() <= 1.2 { "✓" } else { "✗" });
+            let (factor, sign) = (line.factor(), if line.factor() <= FLAT { "✓" } else { "✗" });
             put(page, &format!("| {} | {} | {factor:.2} {sign} |", line.name, costs.join(" | ")));
         }
         put(page, "");
+        let steep = |name: &str| one.lines.iter().any(|line| line.name == name && line.factor() > FLAT);
+        for (_, _, reason) in REASONS.iter().filter(|(chart, line, _)| *chart == one.name && steep(line)) {
+            put(page, &format!("{reason}\n"));
+        }
     }
 }
 
