@@ -36,8 +36,8 @@ pub enum Placement {
     Unavailable(Effect),
 }
 
-/// The order's refusal, if the gate can tell it without taking anything; otherwise place it. Whoever asks may go away at
-/// any time.
+/// The order's refusal, if the gate can tell it without taking anything; `None` means: ask [`place`]. Whoever asks may go
+/// away at any time.
 pub async fn refuse(shop: &Shop, order: &Order) -> Result<Option<Refusal>> {
     if shop.queue_down.load(Ordering::Relaxed) || shop.pushing.is_full() {
         return Ok(None);
@@ -66,29 +66,31 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
         metrics::histogram!("sluice_stage_duration_seconds", "stage" => "admit").record(took);
     }
     match admission {
-        Admission::Admitted(epoch) => Ok(match push(shop, claim, epoch).await? {
+        Admission::Admitted(epoch) => Ok(match push(shop, claim, epoch, started).await? {
             Push::Durable => Placement::Accepted(OrderRecord::accepted(Arc::unwrap_or_clone(order))),
             Push::Fenced => Placement::Unavailable(Effect::Unknown),
         }),
-        Admission::Repeat(pending) => repeat(shop, &order, pending).await,
+        Admission::Repeat(pending) => repeat(shop, &order, pending, started).await,
         Admission::Refused(refusal) => Ok(Placement::Refused(refusal)),
         Admission::Unloaded => without_gate(shop, &order).await,
     }
 }
 
 /// Makes an admitted claim durable. What happened before an error is unknown: the claim stays pending at the gate and
-/// rolls forward, see [`reconcile::sweep`].
-pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch) -> Result<Push> {
+/// rolls forward, see [`reconcile::sweep`]. `asked` is when the gate was asked to admit it: the push is late when it ends a
+/// push's time after that, so a process that was asleep since then promises nothing, whatever the queue says.
+pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch, asked: Duration) -> Result<Push> {
     let _on_its_way = shop.pushing.begin();
     let started = shop.clock.monotonic();
     let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
     shop.queue_answered(&pushed);
-    let took = shop.clock.monotonic().saturating_sub(started);
+    let now = shop.clock.monotonic();
+    let took = now.saturating_sub(started);
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(took);
     shop.pushing.took(took);
-    let timeout = shop.queue.push_timeout();
+    let late = shop.queue.push_timeout().is_some_and(|timeout| now.saturating_sub(asked) >= timeout);
     match pushed {
-        Ok(Push::Durable) if timeout.is_some_and(|timeout| took >= timeout) => Err(unknown("its answer came too late")),
+        Ok(Push::Durable) if late => Err(unknown("its answer came too late")),
         Ok(push) => {
             fault::at(Moment::Confirmed);
             Ok(push)
@@ -103,9 +105,9 @@ fn unknown(why: impl ToString) -> Error {
 
 /// Answers a retry. A claim that is still pending may never have been pushed, so it is pushed before it is promised; and before
 /// another order is told that it has the key, because a gate that was replaced may remember what nobody was promised.
-async fn repeat(shop: &Shop, order: &Order, pending: Option<(Claim, Epoch)>) -> Result<Placement> {
+async fn repeat(shop: &Shop, order: &Order, pending: Option<(Claim, Epoch)>, asked: Duration) -> Result<Placement> {
     match pending {
-        Some((Claim::Order(first), epoch)) => Ok(match push(shop, Claim::Order(first.clone()), epoch).await? {
+        Some((Claim::Order(first), epoch)) => Ok(match push(shop, Claim::Order(first.clone()), epoch, asked).await? {
             Push::Durable if same_lines(&first.lines, &order.lines) => {
                 Placement::Repeat(OrderRecord::accepted(Arc::unwrap_or_clone(first)))
             }
@@ -137,21 +139,27 @@ async fn without_gate(shop: &Shop, order: &Order) -> Result<Placement> {
     Ok(settled(shop, order).await?.unwrap_or(otherwise))
 }
 
-/// An order as it is now, wherever it is; `None` if nobody knows it.
+/// An order as it is now, wherever it is; `None` if nobody knows it. Fails with `effect: none` if it is not found and some
+/// sale's gate, which may know it, is being loaded. An id that nobody knows costs two questions to the gate per sale that is
+/// not over.
 pub async fn find(shop: &Shop, id: OrderId) -> Result<Option<OrderRecord>> {
     if let Some(record) = shop.ledger.order(id).await? {
         return Ok(Some(record));
     }
+    let mut loading = false;
     for record in shop.ledger.sales().await? {
-        if !reconcile::is_over(shop, &record) && shop.gate.view(&record.sale.id).await?.is_none() {
-            return Err(Error::Unavailable { layer: "gate", why: "it is being loaded".into(), effect: Effect::None });
-        }
         if let Some((Claim::Order(order), _)) = shop.gate.find(&record.sale.id, id).await? {
             return Ok(Some(OrderRecord::accepted(Arc::unwrap_or_clone(order))));
         }
+        loading |= !reconcile::is_over(shop, &record) && shop.gate.view(&record.sale.id).await?.is_none();
     }
     // It may have been settled between the two questions.
-    shop.ledger.order(id).await
+    match shop.ledger.order(id).await? {
+        None if loading => {
+            Err(Error::Unavailable { layer: "gate", why: "it is being loaded".into(), effect: Effect::None })
+        }
+        found => Ok(found),
+    }
 }
 
 /// Like [`find`], but waits up to this time for the order to be settled.
