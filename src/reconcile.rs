@@ -16,7 +16,7 @@ use self::watch::{Mending, Seen, complain};
 use crate::fault::{self, Moment};
 use crate::gate::GateView;
 use crate::ledger::{EpochStage, EpochState, EpochStep, SaleMoves, SaleRecord};
-use crate::model::{Effect, Epoch, Error, OrderId, Result, SaleId, SaleState, limits};
+use crate::model::{Claim, Effect, Epoch, Error, OrderId, Result, SaleId, SaleState, limits};
 use crate::queue::{Body, Message, Push};
 use crate::shop::Shop;
 
@@ -39,8 +39,8 @@ const MARKER_TIME_MAX: Duration = Duration::from_secs(30);
 const LOAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a claim may be pending in a busy sale before it is swept up.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// Sales reloaded at the same time.
-const RELOADS_MAX: usize = 64;
+/// Sales mended at the same time; the others wait for the next look.
+const MENDED_SALES_MAX: usize = 64;
 
 /// Keeps the gate true until the future is dropped.
 pub async fn run(shop: &Shop) {
@@ -94,10 +94,11 @@ pub async fn ask_failed_queue_once(shop: &Shop) {
     shop.queue_answered(&pushed);
 }
 
-/// Compares every live sale once, and waits until each is mended: loads what is not loaded, catches up, sweeps.
+/// Compares every live sale once, and waits until each is mended: loads what is not loaded, catches up, sweeps. For tests;
+/// the program calls [`run`].
 pub async fn tick(shop: &Shop, watch: &mut Watch) -> Result<()> {
     let work = look(shop, watch).await?.into_iter().map(|found| mend(shop, found));
-    let results: Vec<Result<()>> = stream::iter(work).buffer_unordered(RELOADS_MAX).collect().await;
+    let results: Vec<Result<()>> = stream::iter(work).buffer_unordered(MENDED_SALES_MAX).collect().await;
     results.into_iter().collect()
 }
 
@@ -114,7 +115,14 @@ async fn look(shop: &Shop, watch: &mut Watch) -> Result<Vec<Found>> {
     let now = shop.clock.monotonic();
     let mut found = Vec::new();
     for record in records {
-        let view = shop.gate.view(&record.sale.id).await?;
+        let view = match shop.gate.view(&record.sale.id).await {
+            Ok(view) => view,
+            // Where each sale is on another server, one that is away keeps no other sale from being mended.
+            Err(error) => {
+                complain(&error);
+                continue;
+            }
+        };
         if is_over(shop, &record) && view.is_none() {
             continue;
         }
@@ -135,7 +143,7 @@ async fn mend(shop: &Shop, Found { record, view, before: seen, now }: Found) -> 
     if view.watermark < record.watermark {
         catch_up(shop, sale).await?;
     }
-    let stuck = seen.is_stuck(&record) || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
+    let stuck = seen.is_stuck(&record, now) || now.saturating_sub(seen.swept_at) >= SWEEP_EVERY;
     // A queue that failed is asked again by a marker, whether or not claims are pending.
     if (view.pending > 0 && stuck) || shop.queue_down.load(Ordering::Relaxed) {
         sweep(shop, sale).await?;
@@ -208,13 +216,12 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
     catch_up(shop, sale).await?;
     let now: HashMap<OrderId, Epoch> =
         shop.gate.pending(sale).await?.into_iter().map(|(claim, epoch)| (claim.id(), epoch)).collect();
+    let left = before.into_iter().filter(|(claim, epoch)| now.get(&claim.id()) == Some(epoch));
+    // Together, so that they share the queue's batches: there may be as many as were waiting in a broker that lost its data.
+    let mut pushes =
+        stream::iter(left.map(|(claim, epoch)| push_again(shop, claim, epoch))).buffered(limits::PUSH_BATCH_CLAIMS_MAX);
     let mut again = 0_u64;
-    for (claim, epoch) in before {
-        if now.get(&claim.id()) != Some(&epoch) {
-            continue;
-        }
-        let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
-        shop.queue_answered(&pushed);
+    while let Some((pushed, epoch)) = pushes.next().await {
         match pushed? {
             Push::Durable => again += 1,
             Push::Fenced => return rebind(shop, sale, epoch).await,
@@ -224,6 +231,12 @@ pub async fn sweep(shop: &Shop, sale: &SaleId) -> Result<()> {
         tracing::info!(%sale, claims = again, "pushed claims again that had not reached the ledger");
     }
     Ok(())
+}
+
+async fn push_again(shop: &Shop, claim: Claim, epoch: Epoch) -> (Result<Push>, Epoch) {
+    let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
+    shop.queue_answered(&pushed);
+    (pushed, epoch)
 }
 
 /// Loads the gate anew if its epoch, which the queue has just refused, is the living one: a fence is always raised in the
@@ -268,8 +281,8 @@ async fn marked(
     Ok(false)
 }
 
-/// Comes back once the gate admits claims for this sale, which must exist, loading it if nobody else does; or, where nobody
-/// settles at the moment, after a while.
+/// Loads the gate, overtaking whoever else loads it, until it admits claims for this sale, which must exist. Fails with
+/// `effect: unknown` after [`LOAD_TIME_MAX`], as when nobody settles.
 pub async fn ensure_loaded(shop: &Shop, sale: &SaleId) -> Result<()> {
     let deadline = shop.clock.monotonic() + LOAD_TIME_MAX;
     let loaded = async || Ok(shop.gate.view(sale).await?.is_some_and(|view| view.live));

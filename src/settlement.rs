@@ -36,7 +36,7 @@ pub async fn run(shop: &Shop) {
     }
 }
 
-/// Settles one batch: waits for it, commits, and only then acknowledges and tells.
+/// Settles one batch: waits for it, commits, and only then acknowledges and tells. For tests; the program calls [`run`].
 pub async fn settle_once(shop: &Shop) -> Result<()> {
     if let Some(settled) = settle(shop).await? {
         finish(shop, settled).await;
@@ -50,7 +50,7 @@ struct Settled {
     settlement: Settlement,
 }
 
-/// Up to the acknowledgement; `None` if everything has been told.
+/// Settles one batch and acknowledges it; `None` if it was settled message by message, and told.
 async fn settle(shop: &Shop) -> Result<Option<Settled>> {
     let delivery = shop.queue.pull(limits::SETTLE_BATCH_CLAIMS_MAX).await?;
     fault::at(Moment::Pulled);
@@ -104,18 +104,19 @@ fn outcome(message: &Message, verdict: Verdict) -> Option<&'static str> {
     }
 }
 
-/// A batch that the ledger cannot even read is settled message by message; those that fail alone are parked.
+/// A batch that the ledger cannot read is settled message by message. If one fails alone too, the whole delivery is set
+/// aside: what was settled of it is [`Verdict::Known`] when somebody pushes it again.
 async fn park_the_bad(shop: &Shop, delivery: Delivery, why: &str) -> Result<()> {
     tracing::error!(why, "a batch could not be settled");
-    let mut bad = 0;
+    let mut bad = false;
     for message in &delivery.messages {
         match shop.ledger.settle(std::slice::from_ref(message)).await {
             Ok(settlement) => finish(shop, Settled { messages: vec![message.clone()], settlement }).await,
-            Err(Error::Damaged(..)) => bad += 1,
+            Err(Error::Damaged(..)) => bad = true,
             Err(error) => return Err(error),
         }
     }
-    if bad == 0 {
+    if !bad {
         return shop.queue.acknowledge(delivery.receipt).await;
     }
     shop.queue.park(delivery.receipt, why).await

@@ -64,8 +64,8 @@ impl From<tokio_postgres::Error> for Failure {
             Some("0A000" | "26000") => Failure::Again(why),
             // the session was ended: by a person, by another session's crash, by its idle time
             Some("57P01" | "57P02" | "25P03") => Failure::Again(why),
-            Some("XX001" | "XX002") => Failure::Damaged(why),
             Some(code) if code.starts_with("22") || code.starts_with("23") => Failure::Damaged(why),
+            // Damaged pages (XX001, XX002) among them: no order is set aside for what a repair may bring back.
             Some(_) => Failure::Unavailable { why, effect: Effect::None },
             None if is_lost(&error) => Failure::Again(why),
             None => Failure::Damaged(why),

@@ -7,9 +7,12 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{RELOADS_MAX, SWEEP_EVERY};
+use super::{MENDED_SALES_MAX, SWEEP_EVERY, TICK};
 use crate::ledger::{EpochState, SaleRecord};
 use crate::model::{Error, Result, SaleId};
+
+/// A sale whose sweeps are in vain is swept again after so many looks at the latest.
+const IN_VAIN_TICKS_MAX: u32 = 8;
 
 /// What earlier looks saw.
 #[derive(Default)]
@@ -26,12 +29,15 @@ pub(super) struct Seen {
     pub(super) moved_at: Duration,
     swept: Option<u64>,
     pub(super) swept_at: Duration,
+    /// Sweeps since a claim was last settled.
+    in_vain: u32,
 }
 
 impl Watch {
     /// Notes what is seen now and answers with what is known from before.
     pub(super) fn see(&mut self, record: &SaleRecord, now: Duration) -> Seen {
-        let new = Seen { taken: None, epoch: record.epoch, moved_at: now, swept: record.swept, swept_at: now };
+        let (epoch, swept) = (record.epoch, record.swept);
+        let new = Seen { taken: None, epoch, moved_at: now, swept, swept_at: now, in_vain: 0 };
         let seen = self.sales.entry(record.sale.id.clone()).or_insert(new);
         if seen.epoch != record.epoch {
             (seen.epoch, seen.moved_at) = (record.epoch, now);
@@ -39,6 +45,10 @@ impl Watch {
         // One sweep is enough, whoever made it.
         if seen.swept != record.swept {
             (seen.swept, seen.swept_at) = (record.swept, now);
+            seen.in_vain = seen.in_vain.saturating_add(1);
+        }
+        if seen.taken.is_some_and(|before| taken(record) > before) {
+            seen.in_vain = 0;
         }
         let before = *seen;
         if now.saturating_sub(seen.swept_at) >= SWEEP_EVERY {
@@ -50,9 +60,12 @@ impl Watch {
 }
 
 impl Seen {
-    /// Whether nothing was settled since. Who has just come cannot know, and perhaps a long queue only waits for them.
-    pub(super) fn is_stuck(&self, record: &SaleRecord) -> bool {
+    /// Whether nothing was settled since. Who has just come cannot know, and perhaps a long queue only waits for them. What
+    /// sweeps have not brought, as a claim that was set aside, is swept up less and less often.
+    pub(super) fn is_stuck(&self, record: &SaleRecord, now: Duration) -> bool {
+        let rest = TICK * 2_u32.saturating_pow(self.in_vain.saturating_sub(1)).min(IN_VAIN_TICKS_MAX);
         self.taken.is_some_and(|before| taken(record) <= before)
+            && (self.in_vain < 2 || now.saturating_sub(self.swept_at) >= rest)
     }
 }
 
@@ -75,7 +88,7 @@ pub(super) struct Mending<'a> {
 impl<'a> Mending<'a> {
     /// Mends this sale from now on, unless that is being done already.
     pub(super) fn begin(&mut self, sale: &SaleId, mend: impl Future<Output = Result<()>> + Send + 'a) {
-        if self.sales.len() < RELOADS_MAX && self.sales.insert(sale.clone()) {
+        if self.sales.len() < MENDED_SALES_MAX && self.sales.insert(sale.clone()) {
             let sale = sale.clone();
             self.work.push(Box::pin(async move { (sale, mend.await) }));
         }

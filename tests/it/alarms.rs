@@ -74,6 +74,46 @@ async fn a_promise_that_the_ledger_cannot_keep_is_counted_named_and_found() {
     assert_eq!(audit["broken_promises"], 1, "{audit}");
 }
 
+/// The state of this order, as the server tells it.
+async fn state(target: &Target, id: &str) -> Value {
+    let order: Value = target.ask(Method::GET, &format!("/v1/orders/{id}"), None, None).await.unwrap();
+    order["state"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_whose_row_is_gone_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_serving, target) = start(folder.path()).await;
+    let ids = [order(&target, "c-1").await, order(&target, "c-2").await];
+    for id in &ids {
+        eventually("it is held", async || state(&target, id).await == "held").await;
+    }
+    doctor(folder.path(), "delete from orders where customer = 'c-2'");
+    let audit: Value = serde_json::from_str(&run(folder.path(), &["audit", "drop", "--json"], 10)).unwrap();
+    assert_eq!((&audit["lost"], &audit["findings"][0]["subject"]), (&json!(1), &json!(ids[1])), "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_the_ledger_cannot_write_is_set_aside_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_serving, target) = start(folder.path()).await;
+    let refuse = "create trigger bad before insert on orders when new.customer = 'bad' \
+                  begin select raise(abort, 'not this one'); end";
+    doctor(folder.path(), refuse);
+    let bad = order(&target, "bad").await;
+    for customer in ["c-1", "c-2"] {
+        let id = order(&target, customer).await;
+        eventually("its neighbour is held", async || state(&target, &id).await == "held").await;
+    }
+    eventually("it is set aside", async || metric(&target, "sluice_dead_letters").await > 0).await;
+    assert_eq!(state(&target, &bad).await, "accepted");
+    run(folder.path(), &["audit", "drop"], 11);
+    // Nobody brings it back but the gate, which has it pending.
+    doctor(folder.path(), "drop trigger bad");
+    eventually("it is held after all", async || state(&target, &bad).await == "held").await;
+    run(folder.path(), &["audit", "drop"], 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn units_that_do_not_add_up_are_gauged() {
     let folder = tempfile::tempdir().unwrap();
