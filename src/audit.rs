@@ -79,7 +79,7 @@ pub struct Audit {
     pub oversold: u64,
     /// Units that the ledger could sell and the gate would refuse.
     pub undersold: u64,
-    /// Units that are in no place.
+    /// Units that the gate would admit, or has admitted, and the ledger does not have.
     pub leaked: u64,
     /// Orders that were accepted and are nowhere.
     pub lost: u64,
@@ -104,15 +104,35 @@ pub async fn stock(shop: &Shop, sale: &SaleId) -> Result<Option<Stock>> {
 
 /// The same with the sale as the ledger had it, at this watermark or a later one.
 pub async fn survey(shop: &Shop, sale: &SaleId) -> Result<Option<(SaleRecord, Stock)>> {
-    // The gate follows committed moves only, so what is read from the ledger afterwards is never behind it.
-    let view = shop.gate.view(sale).await?;
-    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(None) };
-    let view = view.filter(|view| view.epoch == record.epoch.epoch && view.watermark <= record.watermark);
-    let stock = match view {
-        Some(view) => with_gate(shop, &record, &view).await?,
-        None => without_gate(&record),
-    };
+    let (view, record) = both(shop, sale).await?;
+    let Some(record) = record else { return Ok(None) };
+    let stock = count(shop, &record, view.as_ref()).await?;
     Ok(Some((record, stock)))
+}
+
+/// The gate follows committed moves only, so what is read from the ledger afterwards is never behind it.
+async fn both(shop: &Shop, sale: &SaleId) -> Result<(Option<GateView>, Option<SaleRecord>)> {
+    Ok((shop.gate.view(sale).await?, shop.ledger.sale(sale).await?))
+}
+
+async fn count(shop: &Shop, record: &SaleRecord, view: Option<&GateView>) -> Result<Stock> {
+    match view.filter(|view| is_comparable(view, record)) {
+        Some(view) => with_gate(shop, record, view).await,
+        None => Ok(without_gate(record)),
+    }
+}
+
+/// Whether the gate's memory is of the life that the ledger knows; while it is loaded anew, it is not.
+fn is_comparable(view: &GateView, record: &SaleRecord) -> bool {
+    view.epoch == record.epoch.epoch && view.watermark <= record.watermark
+}
+
+/// Whether claims are on their way, as far as can be told. A gate that does not count knows those that it has pending, and
+/// the queue those of a gate that forgot.
+async fn is_unsettled(shop: &Shop, record: &SaleRecord, view: Option<&GateView>) -> Result<bool> {
+    let pending = view.is_some_and(|view| view.pending > 0);
+    let counted = view.is_some_and(|view| is_comparable(view, record));
+    Ok(pending || (!counted && shop.queue.depth().await?.waiting > 0))
 }
 
 async fn with_gate(shop: &Shop, record: &SaleRecord, view: &GateView) -> Result<Stock> {
@@ -185,18 +205,18 @@ async fn rewind(shop: &Shop, record: &SaleRecord, to: Seq) -> Result<Vec<Places>
 /// Recounts a sale; `None` for an unknown sale.
 pub async fn audit(shop: &Shop, sale: &SaleId) -> Result<Option<Audit>> {
     let Some(recount) = shop.ledger.recount(sale).await? else { return Ok(None) };
-    let Some(record) = shop.ledger.sale(sale).await? else { return Ok(None) };
-    let view = shop.gate.view(sale).await?;
-    let Some(stock) = stock(shop, sale).await? else { return Ok(None) };
+    let (view, record) = both(shop, sale).await?;
+    let Some(record) = record else { return Ok(None) };
+    let stock = count(shop, &record, view.as_ref()).await?;
+    let unsettled = is_unsettled(shop, &record, view.as_ref()).await?;
     let mut findings = recount.findings;
     let drifted = drift(&stock);
     findings.extend(drifted.iter().map(|drift| drift.finding.clone()));
     let count = |invariant| findings.iter().filter(|finding| finding.invariant == invariant).count() as u64;
-    let on_the_way = stock.in_flight > 0 || (view.is_none() && shop.queue.depth().await?.waiting > 0);
     Ok(Some(Audit {
         verdict: match () {
             () if !findings.is_empty() => Verdict::Violation,
-            () if on_the_way => Verdict::Unsettled,
+            () if unsettled => Verdict::Unsettled,
             () => Verdict::Exact,
         },
         oversold: over(&record).max(count(Invariant::Oversold)),
@@ -234,8 +254,9 @@ fn drift(stock: &Stock) -> Vec<Drift> {
 }
 
 fn item_drift(item: &StockItem) -> Option<Drift> {
-    let gate = u64::from(item.gate?.available.get());
-    let ledger = u64::from(item.available.get());
+    let count = |units: Units| u64::from(units.get());
+    let gate = count(item.gate?.available) + count(item.in_flight);
+    let ledger = count(item.stock).saturating_sub(count(item.held) + count(item.sold));
     let (undersold, leaked) = (ledger.saturating_sub(gate), gate.saturating_sub(ledger));
     let (invariant, detail) = match (undersold, leaked) {
         (0, 0) => return None,

@@ -3,7 +3,7 @@
 //!
 //! [`Recounter`] folds a journal from its first move and compares the outcome with the ledger's rows.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -104,7 +104,8 @@ pub struct Recounter<'a> {
     places: Vec<Places>,
     chain: Chain,
     last: Seq,
-    lives: HashMap<OrderId, Life>,
+    /// In a tree: a table would take up to three times the memory while it grows.
+    lives: BTreeMap<OrderId, Life>,
     /// Each cart once: most orders of a sale ask for the same.
     carts: Vec<Arc<[Line]>>,
     /// Its number.
@@ -135,7 +136,7 @@ impl<'a> Recounter<'a> {
             places: vec![Places::default(); record.sale.items.len()],
             chain: Chain::default(),
             last: Seq(0),
-            lives: HashMap::new(),
+            lives: BTreeMap::new(),
             carts: Vec::new(),
             numbers: HashMap::new(),
             adjusted: HashSet::new(),
@@ -202,7 +203,9 @@ impl<'a> Recounter<'a> {
         match self.lives.get_mut(&id) {
             None if step.kind.settles() => {
                 let ends = self.record.sale.hold_ends(step.at).filter(|_| step.kind == MoveKind::Hold);
-                let (cart, order) = (self.cart(&step.lines), step.customer.is_some());
+                // A row that is gone took its customer along; but whatever holds or buys is an order.
+                let order = step.kind != MoveKind::Refuse || step.customer.is_some();
+                let cart = self.cart(&step.lines);
                 self.lives.insert(id, Life { state, seq, ends, cart, order, seen: false });
             }
             None => self.find(Invariant::Transition, id, format!("move #{seq} of an order that was never settled")),
@@ -322,12 +325,18 @@ impl<'a> Recounter<'a> {
                 self.find(Invariant::Oversold, &item.sku, "more is held and sold than there is");
             }
             if row != journal || !row.conserved() {
-                self.find(Invariant::Conservation, &item.sku, format!("the row says {row:?}, the journal {journal:?}"));
+                let detail = format!("the row says {}; the journal says {}", words(row), words(journal));
+                self.find(Invariant::Conservation, &item.sku, detail);
             }
             self.recount.items.push(RecountItem { sku: item.sku.clone(), row, journal });
         }
         self.recount
     }
+}
+
+fn words(at: Places) -> String {
+    let [stock, available, held, sold] = [at.stock, at.available, at.held, at.sold].map(Units::get);
+    format!("{stock} in stock = {available} available + {held} held + {sold} sold")
 }
 
 #[cfg(test)]
