@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::checkout;
 use crate::gate::{Admission, Refusal};
 use crate::ledger::{Added, Addition, Adjustment};
-use crate::model::{Claim, Effect, OrderId, Result, Sku, Units, Withdrawal};
+use crate::model::{Claim, Effect, OrderId, Result, SaleState, Sku, Units, Withdrawal};
 use crate::queue::Push;
 use crate::reconcile;
 use crate::shop::Shop;
@@ -38,13 +38,20 @@ pub enum Adjusted {
 
 /// Puts units into a sale; the second time under the same id changes nothing.
 pub async fn add(shop: &Shop, addition: &Addition) -> Result<Adjusted> {
-    let delta = i64::from(addition.line.quantity.get());
+    let wish = Wish::of(addition);
+    if let Some(adjustment) = shop.ledger.adjustment(addition.id).await? {
+        return Ok(wish.repeat(adjustment));
+    }
+    let Some(record) = shop.ledger.sale(&addition.sale).await? else { return Ok(Adjusted::Unknown) };
+    if record.sale.window.state(shop.clock.now()) == SaleState::Ended {
+        return Ok(Adjusted::Ended);
+    }
     Ok(match shop.ledger.add(addition).await? {
         Added::Done(adjustment, moves) => {
             reconcile::apply(shop, &[moves]).await;
             Adjusted::Done(adjustment)
         }
-        Added::Already(adjustment) => repeat(adjustment, &addition.line.sku, delta),
+        Added::Already(adjustment) => wish.repeat(adjustment),
         Added::TooMany => Adjusted::TooMany,
         Added::Unknown => Adjusted::Unknown,
     })
@@ -52,40 +59,60 @@ pub async fn add(shop: &Shop, addition: &Addition) -> Result<Adjusted> {
 
 /// Takes units out of a sale; the second time under the same id changes nothing.
 pub async fn withdraw(shop: &Shop, withdrawal: Arc<Withdrawal>) -> Result<Adjusted> {
-    let delta = -i64::from(withdrawal.line.quantity.get());
-    let sku = &withdrawal.line.sku;
+    let wish = Wish::to_withdraw(&withdrawal);
     if let Some(adjustment) = shop.ledger.adjustment(withdrawal.id).await? {
-        return Ok(repeat(adjustment, sku, delta));
+        return Ok(wish.repeat(adjustment));
     }
     let claim = Claim::Withdrawal(withdrawal.clone());
-    let (claim, epoch) = match shop.gate.admit(&claim).await? {
-        Admission::Admitted(epoch) => (claim, epoch),
-        Admission::Repeat(Some((first, epoch))) if first.lines() == claim.lines() => (first, epoch),
+    let asked = shop.clock.monotonic();
+    let (first, epoch) = match shop.gate.admit(&claim).await? {
+        Admission::Admitted(epoch) => (true, epoch),
+        Admission::Repeat(Some((first, epoch))) if first == claim => (false, epoch),
         Admission::Repeat(Some(_)) => return Ok(Adjusted::KeyReused),
-        Admission::Repeat(None) => return decided(shop, withdrawal.id, sku, delta).await,
+        Admission::Repeat(None) => return decided(shop, withdrawal.id, &wish, false).await,
         Admission::Refused(Refusal::SoldOut { sku, .. }) => return Ok(Adjusted::TooFew(sku)),
         Admission::Refused(Refusal::Ended) => return Ok(Adjusted::Ended),
         Admission::Refused(Refusal::LimitReached { .. } | Refusal::NotOpen { .. } | Refusal::Paused)
         | Admission::Unloaded => return Ok(Adjusted::Unavailable(Effect::None)),
     };
-    match checkout::push(shop, claim, epoch).await? {
-        Push::Durable => decided(shop, withdrawal.id, sku, delta).await,
+    match checkout::push(shop, claim, epoch, asked).await? {
+        Push::Durable => decided(shop, withdrawal.id, &wish, first).await,
         Push::Fenced => Ok(Adjusted::Unavailable(Effect::Unknown)),
     }
 }
 
-fn repeat(adjustment: Adjustment, sku: &Sku, delta: i64) -> Adjusted {
-    let same = adjustment.delta == delta && adjustment.sku == *sku;
-    if same { Adjusted::Repeat(adjustment) } else { Adjusted::KeyReused }
+/// What an adjustment asks for.
+struct Wish<'a> {
+    sku: &'a Sku,
+    delta: i64,
+    reason: &'a str,
 }
 
-/// Waits for the ledger's decision on a withdrawal.
-async fn decided(shop: &Shop, id: OrderId, sku: &Sku, delta: i64) -> Result<Adjusted> {
+impl<'a> Wish<'a> {
+    fn of(Addition { line, reason, .. }: &'a Addition) -> Self {
+        Self { sku: &line.sku, delta: line.quantity.get().into(), reason }
+    }
+
+    fn to_withdraw(Withdrawal { line, reason, .. }: &'a Withdrawal) -> Self {
+        Self { sku: &line.sku, delta: -i64::from(line.quantity.get()), reason }
+    }
+
+    /// The answer to whoever asks again, or asks for something else under the same key.
+    fn repeat(&self, done: Adjustment) -> Adjusted {
+        let same = done.delta == self.delta && done.sku == *self.sku && done.reason == self.reason;
+        if same { Adjusted::Repeat(done) } else { Adjusted::KeyReused }
+    }
+}
+
+/// Waits for the ledger's decision on a withdrawal that came for the first time, or again.
+async fn decided(shop: &Shop, id: OrderId, wish: &Wish<'_>, first: bool) -> Result<Adjusted> {
     let deadline = shop.clock.monotonic() + SETTLED_TIME_MAX;
     loop {
         if let Some(adjustment) = shop.ledger.adjustment(id).await? {
-            let same = adjustment.delta == delta && adjustment.sku == *sku;
-            return Ok(if same { Adjusted::Done(adjustment) } else { Adjusted::KeyReused });
+            return Ok(match wish.repeat(adjustment) {
+                Adjusted::Repeat(adjustment) if first => Adjusted::Done(adjustment),
+                other => other,
+            });
         }
         if shop.clock.monotonic() >= deadline {
             return Ok(Adjusted::Unavailable(Effect::Unknown));
