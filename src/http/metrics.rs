@@ -20,6 +20,8 @@ use crate::model::{Result, SaleId, SaleState};
 use crate::queue::Depth;
 
 const REQUESTS: &str = "http_server_request_duration_seconds";
+const STAGES: &str = "sluice_stage_duration_seconds";
+const RELEASE_LAG: &str = "sluice_hold_release_lag_seconds";
 const DECISIONS: &str = "sluice_decisions_total";
 const BROKEN_PROMISES: &str = "sluice_broken_promises_total";
 
@@ -40,14 +42,19 @@ pub(super) fn recorder() -> &'static PrometheusHandle {
             tracing::warn!("another recorder is installed: /metrics lacks what it records");
         }
         describe();
+        // There before the first one is counted, so that no rate misses it.
+        for stage in ["admit", "push", "settle"] {
+            drop(histogram!(STAGES, "stage" => stage));
+        }
+        drop(histogram!(RELEASE_LAG));
         handle
     })
 }
 
 fn describe() {
     describe_histogram!(REQUESTS, "From a request's head to its answer");
-    describe_histogram!("sluice_stage_duration_seconds", "How long a stage of an order's way takes");
-    describe_histogram!("sluice_hold_release_lag_seconds", "From a hold's end to its units' being available");
+    describe_histogram!(STAGES, "How long a stage of an order's way takes");
+    describe_histogram!(RELEASE_LAG, "From a hold's end to its units' being available");
     describe_counter!(DECISIONS, "Answers to requests to order");
     describe_counter!("sluice_settlements_total", "What the ledger decided");
     describe_counter!(BROKEN_PROMISES, "Orders accepted and then refused; always 0");
@@ -128,6 +135,7 @@ impl OrderDurations {
 fn duration(method: &Method, route: &str, status: StatusCode) -> Histogram {
     // A method may be any word that a client makes up; a label may not.
     let method = match *method {
+        _ if status == StatusCode::METHOD_NOT_ALLOWED => "other".to_string(),
         Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD | Method::OPTIONS => {
             method.to_string()
         }
@@ -159,6 +167,7 @@ pub(super) async fn scrape(State(api): State<Arc<Api>>) -> Result<Response, Prob
     let mut stocks = Vec::new();
     for record in &records {
         counter!(BROKEN_PROMISES, "sale" => record.sale.id.to_string()).increment(0);
+        drop(Decisions::of(&record.sale.id));
         let of_interest = is_live(record.sale.window.state(now)) || shop.gate.view(&record.sale.id).await?.is_some();
         if of_interest && let Some(stock) = audit::stock(shop, &record.sale.id).await? {
             stocks.push(stock);
@@ -166,6 +175,9 @@ pub(super) async fn scrape(State(api): State<Arc<Api>>) -> Result<Response, Prob
     }
     let depth = shop.queue.depth().await?;
     let mut text = recorder().render();
+    if records.is_empty() {
+        writeln!(text, "# TYPE {BROKEN_PROMISES} counter\n{BROKEN_PROMISES} 0").expect("a string takes everything");
+    }
     gauges(&mut text, &stocks, &depth).expect("a string takes everything");
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
