@@ -27,7 +27,7 @@ fn explore(scenario: impl Fn() + Sync + Send + 'static) {
 #[test]
 fn who_finds_it_shut_finds_the_last_order_too() {
     explore(|| {
-        let latch = Arc::new(Latch::<u32>::new(1));
+        let latch = Arc::new(Latch::<u32>::new(1, 0));
         let gate = latch.clone();
         let last = thread::spawn(move || {
             gate.know(7);
@@ -45,7 +45,7 @@ fn who_finds_it_shut_finds_the_last_order_too() {
 #[test]
 fn two_last_orders_of_two_skus_are_both_found() {
     explore(|| {
-        let latch = Arc::new(Latch::<u32>::new(2));
+        let latch = Arc::new(Latch::<u32>::new(2, 0));
         let sellers: Vec<_> = [(0, 7), (1, 8)]
             .into_iter()
             .map(|(sku, id)| {
@@ -66,7 +66,7 @@ fn two_last_orders_of_two_skus_are_both_found() {
 #[test]
 fn an_order_is_known_once() {
     explore(|| {
-        let latch = Arc::new(Latch::<u32>::new(1));
+        let latch = Arc::new(Latch::<u32>::new(1, 0));
         let other = latch.clone();
         let there = thread::spawn(move || other.know(7));
         let here = latch.know(7);
@@ -78,7 +78,7 @@ fn an_order_is_known_once() {
 #[test]
 fn it_opens_again() {
     explore(|| {
-        let latch = Arc::new(Latch::<u32>::new(1));
+        let latch = Arc::new(Latch::<u32>::new(1, 0));
         latch.say(0, SHUT);
         let gate = latch.clone();
         let returned = thread::spawn(move || gate.say(0, Word::Open));
@@ -93,7 +93,7 @@ fn it_opens_again() {
 #[should_panic(expected = "the retry of the order that took the last unit")]
 fn shutting_before_knowing_is_found() {
     explore(|| {
-        let latch = Arc::new(Latch::<u32>::new(1));
+        let latch = Arc::new(Latch::<u32>::new(1, 0));
         let gate = latch.clone();
         let last = thread::spawn(move || {
             gate.say(0, SHUT);

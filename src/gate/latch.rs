@@ -4,8 +4,7 @@
 //! shut looks for the id after that: release and acquire on the SKU's word carry one to the other.
 
 use std::collections::HashSet;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hash};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 
 use crate::sync::{AtomicU8, Mutex, Ordering};
 
@@ -22,8 +21,27 @@ const SHUT_MAY_RETURN: u8 = 2;
 /// One sale's latch: a word per SKU, and the ids of all orders admitted. `Id` is the order's id.
 pub struct Latch<Id> {
     skus: Box<[AtomicU8]>,
-    known: Box<[Mutex<HashSet<Id>>]>,
-    spread: RandomState,
+    known: Box<[Mutex<HashSet<Id, ByItself>>]>,
+}
+
+/// Finds an order by its id as it is: ids are keyed hashes, which nobody can choose.
+pub type ByItself = BuildHasherDefault<IdHasher>;
+
+/// Its last bytes are as good as a hash of it.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut last = [0; 8];
+        let count = bytes.len().min(last.len());
+        last[..count].copy_from_slice(&bytes[bytes.len() - count..]);
+        self.0 ^= u64::from_le_bytes(last);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What is to be said of a SKU.
@@ -39,13 +57,13 @@ pub enum Word {
 }
 
 impl<Id: Copy + Eq + Hash> Latch<Id> {
-    /// An open latch for so many SKUs.
-    pub fn new(skus: usize) -> Self {
-        Self {
-            skus: (0..skus).map(|_| AtomicU8::new(OPEN)).collect(),
-            known: (0..SHARDS).map(|_| Mutex::new(HashSet::new())).collect(),
-            spread: RandomState::new(),
-        }
+    /// An open latch for so many SKUs, with room for so many orders.
+    pub fn new(skus: usize, ids: usize) -> Self {
+        let begins = [0].into_iter().chain(SHARES).map(usize::from);
+        let ends = SHARES.into_iter().map(usize::from).chain([256]);
+        let room = |(begins, ends): (usize, usize)| ids * (ends - begins) / 256;
+        let table = |share| Mutex::new(HashSet::with_capacity_and_hasher(room(share), ByItself::default()));
+        Self { skus: (0..skus).map(|_| AtomicU8::new(OPEN)).collect(), known: begins.zip(ends).map(table).collect() }
     }
 
     /// The first of these SKUs that is sold out, unless the order is known.
@@ -80,8 +98,9 @@ impl<Id: Copy + Eq + Hash> Latch<Id> {
         self.shard(id).lock().expect("no holder panics").contains(&id)
     }
 
-    fn shard(&self, id: Id) -> &Mutex<HashSet<Id>> {
-        let [share, ..] = self.spread.hash_one(id).to_le_bytes();
+    fn shard(&self, id: Id) -> &Mutex<HashSet<Id, ByItself>> {
+        // A table finds its places by the first bytes and the last one.
+        let [.., share, _, _, _] = ByItself::default().hash_one(id).to_le_bytes();
         &self.known[SHARES.partition_point(|begins| *begins <= share)]
     }
 }

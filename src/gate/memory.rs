@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use async_trait::async_trait;
 
 use super::carry::Carried;
-use super::latch::{Latch, Word};
+use super::latch::{ByItself, Latch, Word};
 use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
 use crate::model::{
@@ -123,7 +123,7 @@ struct State {
     items: Vec<Counts>,
     /// Units per customer, in a sale with a limit.
     used: HashMap<Customer, Units>,
-    pending: HashMap<OrderId, Claim>,
+    pending: HashMap<OrderId, Claim, ByItself>,
 }
 
 #[derive(Clone, Copy)]
@@ -136,7 +136,7 @@ struct Counts {
 impl SaleGate {
     fn new(snapshot: &Snapshot, carried: Carried, epoch: Epoch) -> Self {
         let record = &snapshot.record;
-        let latch = Latch::new(record.sale.items.len());
+        let latch = Latch::new(record.sale.items.len(), snapshot.known.len());
         let carried_ids = carried.claims.iter().map(Claim::id);
         for id in snapshot.known.iter().copied().chain(carried_ids) {
             latch.know(id);

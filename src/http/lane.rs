@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::interval_at;
 
-use super::orders::Asked;
+use super::orders::{Asked, Caller};
 use super::problems::Problem;
 use super::request::{Key, Patience, is_json};
 use super::server::Closing;
@@ -163,7 +163,7 @@ impl<'a> Order<'a> {
         let Fields { key, body_bytes } = Fields::read(request.headers)?;
         let length = head + Some(body_bytes).filter(|bytes| *bytes <= body_bytes_max)?;
         let body = bytes.get(head..length)?;
-        Some(Self { sale, asked: Asked { key, patience: Patience(None), body }, length })
+        Some(Self { sale, asked: Asked { caller: Caller::Stays, key, patience: Patience(None), body }, length })
     }
 }
 

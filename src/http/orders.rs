@@ -103,8 +103,10 @@ pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Pl
         Err(problem) => problem.into(),
         Ok(stall) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
         Ok(stall) => match read.await {
+            // It may have taken its time.
+            Ok(_) if api.is_draining() => Placed::turned_down(stall, Problem::stopping()),
             Ok((Key(key), patience, JsonBytes(body))) => {
-                let asked = Asked { key: &key, patience, body: &body };
+                let asked = Asked { caller: Caller::MayGo, key: &key, patience, body: &body };
                 place_at(api, stall, &asked).await
             }
             Err(problem) => Placed::turned_down(stall, problem),
@@ -112,8 +114,18 @@ pub(super) async fn place_in(api: &Arc<Api>, sale: &str, request: Request) -> Pl
     }
 }
 
+/// Whether somebody may stop waiting for an answer before it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// The request is dropped when its client hangs up, as hyper does.
+    MayGo,
+    /// A connection of the crowd's lane sees every request through.
+    Stays,
+}
+
 /// A request to order that has been read.
 pub(super) struct Asked<'a> {
+    pub(super) caller: Caller,
     pub(super) key: &'a str,
     pub(super) patience: Patience,
     pub(super) body: &'a [u8],
@@ -164,12 +176,18 @@ impl From<Problem> for Placed {
 }
 
 async fn decide(api: &Arc<Api>, stall: &Stall, asked: &Asked<'_>) -> Result<(Outcome, Answer), Problem> {
-    let placement = ordered(api, stall, asked.key, asked.body).await?;
+    let placement = ordered(api, stall, asked.key, asked.body, asked.caller).await?;
     answer(api, stall, placement, asked.patience).await
 }
 
 /// Places what this body wishes, under this key.
-pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &str, body: &[u8]) -> Result<Placement, Problem> {
+pub(super) async fn ordered(
+    api: &Arc<Api>,
+    stall: &Stall,
+    key: &str,
+    body: &[u8],
+    caller: Caller,
+) -> Result<Placement, Problem> {
     let sale = &stall.sale;
     let (customer, lines) = wish(sale, body)?;
     let id = api.shop.mint.id("order", &sale.id, customer.as_str(), key);
@@ -178,7 +196,11 @@ pub(super) async fn ordered(api: &Arc<Api>, stall: &Stall, key: &str, body: &[u8
         return Ok(Placement::Refused(refusal));
     }
     let shop = api.shop.clone();
-    api.detached(async move { checkout::place(&shop, Arc::new(order)).await }).await
+    let place = async move { checkout::place(&shop, Arc::new(order)).await };
+    match caller {
+        Caller::MayGo => api.detached(place).await,
+        Caller::Stays => Ok(Box::pin(place).await?),
+    }
 }
 
 fn outcome_of(problem: &Problem) -> Outcome {

@@ -1,5 +1,6 @@
 //! The database's clock, as this process knows it, so that all processes of a deployment go by one time.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub struct DatabaseClock {
     machine: Arc<dyn Clock>,
     database: OnceLock<Database>,
     reading: Mutex<Reading>,
+    /// The reading's, for whoever only wants to know the time: every request does, several times.
+    offset_micros: AtomicI64,
 }
 
 /// What an answer of the database said.
@@ -43,7 +46,7 @@ impl DatabaseClock {
         let at = machine.monotonic();
         let offset_micros = machine.now().millis().saturating_mul(1_000) - micros(at);
         let reading = Mutex::new(Reading { offset_micros, error_micros: u64::MAX, at });
-        Self { machine, database: OnceLock::new(), reading }
+        Self { machine, database: OnceLock::new(), reading, offset_micros: AtomicI64::new(offset_micros) }
     }
 
     /// Asks this database for its time, and goes by it from now on; it is asked again while [`DatabaseClock::run`] goes on.
@@ -65,6 +68,7 @@ impl DatabaseClock {
         let mut reading = self.reading.lock().expect("no holder panics");
         if better(*reading, new) {
             *reading = new;
+            self.offset_micros.store(new.offset_micros, Ordering::Relaxed);
         }
     }
 
@@ -114,7 +118,7 @@ fn micros(time: Duration) -> i64 {
 #[async_trait]
 impl Clock for DatabaseClock {
     fn now(&self) -> Time {
-        let offset = self.reading.lock().expect("no holder panics").offset_micros;
+        let offset = self.offset_micros.load(Ordering::Relaxed);
         Time::from_millis((micros(self.machine.monotonic()) + offset).div_euclid(1_000))
     }
 

@@ -1,7 +1,8 @@
 //! The queue as a table in a SQLite file. A row is a batch of claims, so that one insert and one fsync carry many.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +17,8 @@ use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
 use crate::sqlite::{Failure, Store};
 
 const LAYER: &str = "queue";
+/// Rows that are kept in memory until they are settled; those beyond are read from the table.
+const FRESH_ROWS_MAX: usize = 256;
 
 /// Keeps messages in the table `messages`, and the fence in `bindings`: `migrations/sqlite/queue`.
 pub struct SqliteQueue {
@@ -23,6 +26,7 @@ pub struct SqliteQueue {
     clock: Arc<dyn Clock>,
     pushes: Batcher<Message, Result<Push>>,
     pushed: Arc<Notify>,
+    fresh: Arc<Fresh>,
     /// The last position that is settled; its rows are removed a moment later.
     acknowledged: AtomicU64,
 }
@@ -31,9 +35,9 @@ impl SqliteQueue {
     /// A queue in this database. It needs a tokio runtime, in which the batches form.
     pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
         let (pushes, batches) = batcher(limits::PUSH_WAITING_MAX);
-        let pushed = Arc::new(Notify::new());
-        tokio::spawn(push_batches(store.clone(), clock.clone(), batches, pushed.clone()));
-        Self { store, clock, pushes, pushed, acknowledged: AtomicU64::new(0) }
+        let (pushed, fresh) = (Arc::new(Notify::new()), Arc::new(Fresh::default()));
+        tokio::spawn(push_batches(store.clone(), clock.clone(), batches, fresh.clone(), pushed.clone()));
+        Self { store, clock, pushes, pushed, fresh, acknowledged: AtomicU64::new(0) }
     }
 }
 
@@ -52,6 +56,9 @@ impl Queue for SqliteQueue {
         loop {
             let pushed = self.pushed.notified();
             let after = self.acknowledged.load(Ordering::Acquire);
+            if let Some(delivery) = self.fresh.after(after, messages_max) {
+                return Ok(delivery);
+            }
             let front = self.store.read(LAYER, move |connection| front(connection, after, messages_max)).await?;
             if let Some(row) = front.unreadable {
                 self.set_aside(Receipt { from: row.0, to: row.0 }, row.1).await?;
@@ -65,6 +72,7 @@ impl Queue for SqliteQueue {
 
     async fn acknowledge(&self, receipt: Receipt) -> Result<()> {
         self.acknowledged.fetch_max(receipt.to, Ordering::AcqRel);
+        self.fresh.forget(receipt.to);
         let job = move |connection: &Connection| {
             let sql = "/* acknowledge */ delete from messages where position <= ?1";
             Ok(connection.prepare_cached(sql)?.execute([receipt.to])?)
@@ -123,6 +131,7 @@ impl Queue for SqliteQueue {
 
 impl SqliteQueue {
     async fn set_aside(&self, receipt: Receipt, why: String) -> Result<()> {
+        self.fresh.forget(receipt.to);
         let now = self.clock.now().millis();
         let job = move |connection: &Connection| {
             let sql = "/* park */ insert or ignore into parked (position, body, why, parked_at) \
@@ -133,6 +142,56 @@ impl SqliteQueue {
             Ok(())
         };
         self.store.write(LAYER, job).await
+    }
+}
+
+/// What this process pushed lately, as it was before it was written down: a claim that is settled soon is never read from the
+/// table. It is a copy of committed rows, and may have gaps.
+#[derive(Default)]
+struct Fresh {
+    rows: Mutex<VecDeque<Row>>,
+}
+
+/// A committed row of the table.
+struct Row {
+    position: u64,
+    messages: Vec<Message>,
+}
+
+impl Fresh {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Row>> {
+        self.rows.lock().expect("no holder panics")
+    }
+
+    /// Keeps a row, if there is room.
+    fn keep(&self, row: Row) {
+        let mut rows = self.lock();
+        if rows.len() < FRESH_ROWS_MAX {
+            rows.push_back(row);
+        }
+    }
+
+    /// Forgets the rows up to this position.
+    fn forget(&self, to: u64) {
+        let mut rows = self.lock();
+        while rows.front().is_some_and(|row| row.position <= to) {
+            rows.pop_front();
+        }
+    }
+
+    /// The rows directly behind this position, until there are enough messages; `None` if the next one is not here.
+    fn after(&self, position: u64, messages_max: usize) -> Option<Delivery> {
+        let rows = self.lock();
+        let (mut messages, mut to) = (Vec::new(), position);
+        for row in rows.iter().skip_while(|row| row.position <= position) {
+            let too_many = to > position && messages.len() + row.messages.len() > messages_max;
+            if row.position != to + 1 || too_many {
+                break;
+            }
+            messages.extend_from_slice(&row.messages);
+            to = row.position;
+        }
+        (to > position).then_some(Delivery { messages, receipt: Receipt { from: position + 1, to } })
     }
 }
 
@@ -176,6 +235,7 @@ async fn push_batches(
     store: Store,
     clock: Arc<dyn Clock>,
     mut batches: Batches<Message, Result<Push>>,
+    fresh: Arc<Fresh>,
     pushed: Arc<Notify>,
 ) {
     while let Some(batch) = batches.next(limits::PUSH_BATCH_CLAIMS_MAX).await {
@@ -185,11 +245,12 @@ async fn push_batches(
         if claims {
             fault::at(Moment::BeforePublish);
         }
-        match store.write(LAYER, move |connection| insert(connection, &messages, now)).await {
-            Ok(pushes) => {
+        match store.write(LAYER, move |connection| insert(connection, messages, now)).await {
+            Ok((pushes, row)) => {
                 if claims {
                     fault::at(Moment::Published);
                 }
+                row.into_iter().for_each(|row| fresh.keep(row));
                 pushed.notify_one();
                 answers.into_iter().zip(pushes).for_each(|(answer, push)| answer(Ok(push)));
             }
@@ -198,12 +259,12 @@ async fn push_batches(
     }
 }
 
-fn insert(connection: &Connection, messages: &[Message], now: i64) -> Result<Vec<Push>, Failure> {
-    let mut body = String::new();
-    let mut claims = 0_u64;
+/// Writes the messages that the fence lets in, as one row.
+fn insert(connection: &Connection, messages: Vec<Message>, now: i64) -> Result<(Vec<Push>, Option<Row>), Failure> {
+    let mut body = Vec::new();
     let mut pushes = Vec::with_capacity(messages.len());
     let mut asked: Option<(&SaleId, Epoch, bool)> = None;
-    for message in messages {
+    for message in &messages {
         let open = match (&message.body, asked) {
             (Body::Close | Body::Sweep(_), _) => true,
             (Body::Claim(_), Some((sale, epoch, open))) if *sale == message.sale && epoch == message.epoch => open,
@@ -211,18 +272,22 @@ fn insert(connection: &Connection, messages: &[Message], now: i64) -> Result<Vec
         };
         asked = Some((&message.sale, message.epoch, open)).filter(|_| matches!(message.body, Body::Claim(_)));
         if open {
-            let text = serde_json::to_string(message).map_err(|error| Failure::Nonsense(error.to_string()))?;
-            body.push_str(&text);
-            body.push('\n');
-            claims += 1;
+            serde_json::to_writer(&mut body, message).map_err(|error| Failure::Nonsense(error.to_string()))?;
+            body.push(b'\n');
         }
         pushes.push(if open { Push::Durable } else { Push::Fenced });
     }
-    if claims > 0 {
-        let sql = "/* push */ insert into messages (body, claims, pushed_at) values (?1, ?2, ?3)";
-        connection.prepare_cached(sql)?.execute(params![body, claims, now])?;
+    let let_in = pushes.iter().map(|push| *push == Push::Durable);
+    let messages: Vec<Message> =
+        messages.into_iter().zip(let_in).filter_map(|(message, let_in)| let_in.then_some(message)).collect();
+    if messages.is_empty() {
+        return Ok((pushes, None));
     }
-    Ok(pushes)
+    let body = String::from_utf8(body).map_err(|error| Failure::Nonsense(error.to_string()))?;
+    let sql = "/* push */ insert into messages (body, claims, pushed_at) values (?1, ?2, ?3)";
+    let position = connection.prepare_cached(sql)?.insert(params![body, messages.len(), now])?;
+    let position = u64::try_from(position).map_err(|error| Failure::Nonsense(error.to_string()))?;
+    Ok((pushes, Some(Row { position, messages })))
 }
 
 fn bound(connection: &Connection, message: &Message) -> rusqlite::Result<bool> {
@@ -231,4 +296,50 @@ fn bound(connection: &Connection, message: &Message) -> rusqlite::Result<bool> {
     let found: Option<i64> =
         statement.query_row(params![message.sale.as_str(), message.epoch.0], |row| row.get(0)).optional()?;
     Ok(found.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(position: u64, messages: u64) -> Row {
+        let sale = SaleId::new("s").expect("a good name");
+        let messages =
+            (0..messages).map(|number| Message { sale: sale.clone(), epoch: Epoch(1), body: Body::Sweep(number) });
+        Row { position, messages: messages.collect() }
+    }
+
+    fn found(fresh: &Fresh, after: u64, messages_max: usize) -> Option<(usize, u64, u64)> {
+        let Delivery { messages, receipt } = fresh.after(after, messages_max)?;
+        Some((messages.len(), receipt.from, receipt.to))
+    }
+
+    #[test]
+    fn only_what_comes_directly_next_is_taken_from_memory() {
+        let fresh = Fresh::default();
+        for position in [4, 5, 7, 8] {
+            fresh.keep(row(position, 3));
+        }
+        assert_eq!(found(&fresh, 2, 100), None, "the table has row 3");
+        assert_eq!(found(&fresh, 3, 100), Some((6, 4, 5)), "row 6 is in the table alone");
+        assert_eq!(found(&fresh, 3, 5), Some((3, 4, 4)));
+        assert_eq!(found(&fresh, 3, 1), Some((3, 4, 4)), "what was pushed together comes together");
+        assert_eq!(found(&fresh, 4, 100), Some((3, 5, 5)), "row 4 is settled and its removal has yet to come");
+        fresh.forget(5);
+        assert_eq!(found(&fresh, 3, 100), None);
+        assert_eq!(found(&fresh, 5, 100), None);
+        assert_eq!(found(&fresh, 6, 100), Some((6, 7, 8)));
+        assert_eq!(found(&fresh, 8, 100), None);
+    }
+
+    #[test]
+    fn a_row_without_room_stays_in_the_table() {
+        let fresh = Fresh::default();
+        let last = FRESH_ROWS_MAX as u64;
+        (1..=last + 1).for_each(|position| fresh.keep(row(position, 1)));
+        assert_eq!(found(&fresh, last - 1, 100), Some((1, last, last)));
+        fresh.forget(last);
+        fresh.keep(row(last + 2, 1));
+        assert_eq!(found(&fresh, last, 100), None, "the row without room comes first");
+    }
 }

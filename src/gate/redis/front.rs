@@ -88,7 +88,7 @@ impl Front {
         let index = skus.iter().cloned().zip(0..).collect();
         let board = Arc::new(Board {
             stamp: stamp.to_owned(),
-            latch: Latch::new(skus.len()),
+            latch: Latch::new(skus.len(), 0),
             leased_until: skus.iter().map(|_| AtomicU64::new(0)).collect(),
             skus,
             ends_soon: Notify::new(),
