@@ -3,6 +3,9 @@
 //! Read it in this order: [`model`] for the words; the promises of [`gate`], [`queue`] and [`ledger`]; [`shop`], which
 //! puts them together; [`checkout`], [`settlement`] and [`reconcile`], the way of an order; [`audit`], which recounts;
 //! [`deployment`], which chooses the backends.
+//!
+//! The rest serves these: [`http`] and [`cli`] are the way in, [`sqlite`], [`postgres`], [`remote`] and [`batcher`] carry the
+//! backends, [`load`], [`race`] and [`demo`] play the crowd, [`fault`] and [`clock`] let tests strike and repeat.
 
 pub mod adjustment;
 pub mod audit;

@@ -17,7 +17,7 @@ pub use redis::RedisGate;
 
 use crate::model::{Claim, Epoch, Move, Order, OrderId, Result, SaleId, Seq, Sku, Snapshot, Time, Units};
 
-/// The gate's promise. Every method may be called twice.
+/// The gate's promise. Every method may be called twice. After an error the call may have happened; asking again is safe.
 #[async_trait]
 pub trait Gate: Send + Sync {
     /// Sets the claim's units aside, all or none, and remembers the claim until [`Gate::follow`] brings its settlement.

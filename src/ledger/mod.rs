@@ -22,10 +22,11 @@ use crate::model::{
     Units, Verb,
 };
 
-/// What changes the truth.
+/// What changes the truth. After an error the write may be committed: ask again, and the answer or the journal says so.
 #[async_trait]
 pub trait Ledger: Books {
-    /// Creates a sale with so many units of each item, in the items' sequence. The second time changes nothing.
+    /// Creates a sale with so many units of each item, in the items' sequence. If the id is taken, nothing
+    /// changes, whatever else was asked.
     async fn create(&self, sale: &Sale, stock: &[Units]) -> Result<Creation>;
 
     /// Opens, pauses, resumes or closes a sale; repeating it changes nothing.
@@ -41,7 +42,8 @@ pub trait Ledger: Books {
     /// Puts units into the sale; the second time under the same id changes nothing.
     async fn add(&self, addition: &Addition) -> Result<Added>;
 
-    /// Gives back up to so many holds that are due on the ledger's clock, oldest first.
+    /// Gives back up to so many holds that are due on the ledger's clock, oldest first. The second time takes the
+    /// next due ones.
     async fn lapse(&self, orders_max: usize) -> Result<Lapses>;
 
     /// Takes a step in the sale's epochs, see [`EpochStep`]; `None` for an unknown sale.
@@ -76,11 +78,11 @@ pub trait Books: Send + Sync {
     async fn recount(&self, sale: &SaleId) -> Result<Option<Recount>>;
 }
 
-/// A step in a sale's epochs. The third one, from reloading to closed, is taken by settling a
-/// [`Close`](crate::model::Body::Close) marker.
+/// A step in a sale's epochs. The step from reloading to closed is not here: settling a
+/// [`Close`](crate::model::Body::Close) marker takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EpochStep {
-    /// To the next number, reloading. Never the same twice.
+    /// To the next number, reloading. Asked twice, it raises twice, and the first loader is overtaken.
     Raise,
     /// One more beat, if the epoch is still this one and not live; otherwise nothing happens.
     Beat(Epoch),

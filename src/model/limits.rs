@@ -1,4 +1,5 @@
-//! Every limit, in one table. The unit stands last in the name.
+//! The limits that a client or an operator can meet, in one table; a file keeps those that only it knows. The unit stands
+//! last in the name.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ pub const LINE_UNITS_MAX: u32 = 10_000;
 pub const PRICE_CENTS_MAX: u64 = 1_000_000_000_000;
 /// Length of a sale's id, and of a SKU.
 pub const ID_BYTES_MAX: usize = 64;
-/// Length of a customer's name and of an idempotency key.
+/// Length of a customer's id and of an idempotency key.
 pub const TEXT_BYTES_MAX: usize = 128;
 /// Length of a sale's or item's display name and of an adjustment's reason.
 pub const NAME_BYTES_MAX: usize = 200;

@@ -10,7 +10,7 @@ use super::{SaleId, Sku, Time, Units};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// Not to be opened by the clock: it has no opening time yet.
+    /// Has no opening time yet, so only an operator opens it.
     Draft,
     /// Sells within its window.
     Armed,

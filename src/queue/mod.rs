@@ -31,13 +31,14 @@ pub trait Queue: Send + Sync {
     /// at worst settled again, which changes nothing. The second time changes nothing.
     async fn acknowledge(&self, receipt: Receipt) -> Result<()>;
 
-    /// Sets what was pulled aside, for a person to look at, instead of settling it.
+    /// Like [`Queue::acknowledge`], but only what was pulled is removed, nothing before it, and it is set aside for a person
+    /// to look at; after a crash it may be set aside again. The second time changes nothing.
     async fn park(&self, receipt: Receipt, why: &str) -> Result<()>;
 
-    /// From now on, claims under an epoch below this one are [`Push::Fenced`].
+    /// From now on, claims under an epoch below this one are [`Push::Fenced`]. A lower `below` changes nothing.
     async fn fence(&self, sale: &SaleId, below: Epoch) -> Result<()>;
 
-    /// From now on, claims under this epoch are let in; or, with `false`, no longer.
+    /// From now on, claims under this epoch are let in; or, with `false`, no longer. The second time changes nothing.
     async fn bind(&self, sale: &SaleId, epoch: Epoch, open: bool) -> Result<()>;
 
     /// How much is waiting, as far as this process can see.
