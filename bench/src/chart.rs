@@ -6,8 +6,12 @@ use crate::report::short;
 use crate::results::{Bar, Figure, Growth};
 
 const WIDTH: f64 = 760.0;
-/// Colours that people with any sort of sight tell apart (Okabe and Ito); the second line is dashed as well.
-const COLOURS: [&str; 2] = ["#0072B2", "#E69F00"];
+/// Colours that people with any sort of sight tell apart (Okabe and Ito), and dashes beside them.
+const STROKES: [(&str, &str); 3] = [("#0072B2", "none"), ("#E69F00", "6 4"), ("#CC79A7", "2 4")];
+/// Beyond this factor between the highest and the lowest cost, every step up is ten times more.
+const LINEAR_MAX: f64 = 20.0;
+/// Between two lines of text.
+const TEXT_HEIGHT: f64 = 15.0;
 const STYLE: &str = "<style>text{font:13px system-ui,sans-serif;fill:#222}.dim{fill:#666}.grid{stroke:#ddd}\
                      .bar{stroke:#222;stroke-width:2}.one{fill:#009E73}.two{fill:#D55E00}\
                      @media(prefers-color-scheme:dark){text{fill:#ddd}.dim{fill:#999}.grid{stroke:#444}.bar{stroke:#eee}}\
@@ -48,19 +52,17 @@ fn reached(figure: &Figure) -> Option<f64> {
 
 /// Cost per order over what grows, which is ten times more with every step.
 pub(crate) fn growth(growth: &Growth) -> String {
-    let (left, right, top, bottom) = (60.0, 130.0, 40.0, 250.0);
+    let (left, right, top, bottom) = (60.0, 170.0, 40.0, 250.0);
+    // So that the first number does not stand on those of the axis.
+    let inset = 30.0;
     let mut svg = open(bottom + 50.0, &growth.title);
     text(&mut svg, left, 20.0, "start", "", &growth.title);
-    let xs: Vec<f64> = growth.lines.iter().flat_map(|line| &line.points).map(|point| place(point.x)).collect();
-    let (first, last) = xs.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-    let highest = growth.lines.iter().flat_map(|line| &line.points).map(|point| point.server_us).fold(0.0, f64::max);
-    let step = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0].into_iter().find(|step| highest / step <= 5.0);
-    let step = step.unwrap_or(500.0);
-    let ceiling = (highest / step).ceil() * step;
-    let x_at = |x: f64| left + (place(x) - first) / (last - first).max(1e-9) * (WIDTH - left - right);
-    let y_at = |us: f64| bottom - us / ceiling * (bottom - top);
-    for number in 0..=(ceiling / step).round() as usize {
-        let us = step * number as f64;
+    let points = || growth.lines.iter().flat_map(|line| &line.points);
+    let (first, last) = range(points().map(|point| place(point.x)));
+    let height = Height::of(points().map(|point| point.server_us), bottom - top);
+    let x_at = |x: f64| left + inset + (place(x) - first) / (last - first).max(1e-9) * (WIDTH - left - inset - right);
+    let y_at = |us: f64| bottom - height.of_us(us);
+    for &us in &height.marks {
         let (y, end) = (y_at(us), WIDTH - right);
         put(&mut svg, &format!(r#"<line class="grid" x1="{left}" y1="{y:.1}" x2="{end}" y2="{y:.1}"/>"#));
         text(&mut svg, left - 6.0, y + 4.0, "end", "dim", &format!("{us} µs"));
@@ -69,22 +71,69 @@ pub(crate) fn growth(growth: &Growth) -> String {
         text(&mut svg, x_at(point.x), bottom + 18.0, "middle", "dim", &short(point.x));
     }
     text(&mut svg, f64::midpoint(left, WIDTH - right), bottom + 38.0, "middle", "dim", &growth.axis);
-    for (number, line) in growth.lines.iter().enumerate() {
-        let (colour, dash) = (COLOURS[number % 2], if number == 0 { "" } else { r#" stroke-dasharray="6 4""# });
-        let way: Vec<String> =
-            line.points.iter().map(|point| format!("{:.1},{:.1}", x_at(point.x), y_at(point.server_us))).collect();
-        let way = way.join(" ");
-        put(&mut svg, &format!(r#"<polyline points="{way}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>"#));
+    for (line, (colour, dash)) in growth.lines.iter().zip(STROKES.into_iter().cycle()) {
+        let way = line.points.iter().map(|point| format!("{:.1},{:.1}", x_at(point.x), y_at(point.server_us)));
+        let way = way.collect::<Vec<_>>().join(" ");
+        let stroke = format!(r#"stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}""#);
+        put(&mut svg, &format!(r#"<polyline points="{way}" fill="none" {stroke}/>"#));
         for point in &line.points {
             let (x, y) = (x_at(point.x), y_at(point.server_us));
             put(&mut svg, &format!(r#"<circle cx="{x:.1}" cy="{y:.1}" r="3.5" fill="{colour}"/>"#));
-            text(&mut svg, x, y - 8.0, "middle", "", &format!("{:.1}", point.server_us));
-        }
-        if let Some(end) = line.points.last() {
-            text(&mut svg, x_at(end.x) + 22.0, y_at(end.server_us) + 4.0, "start", "", &line.name);
+            // Two lines that are close leave room on one side each.
+            let cheapest = points().all(|other| other.x != point.x || other.server_us >= point.server_us);
+            let beside = if growth.lines.len() > 1 && cheapest { 17.0 } else { -8.0 };
+            text(&mut svg, x, y + beside, "middle", "", &format!("{:.1}", point.server_us));
         }
     }
+    names(&mut svg, growth, x_at, y_at);
     svg + "</svg>\n"
+}
+
+/// The name of every line behind its end, one under the other where they end together.
+fn names(svg: &mut String, growth: &Growth, x_at: impl Fn(f64) -> f64, y_at: impl Fn(f64) -> f64) {
+    let ends = growth.lines.iter().filter_map(|line| Some((line, line.points.last()?)));
+    let mut ends: Vec<_> =
+        ends.map(|(line, end)| (y_at(end.server_us) + 4.0, x_at(end.x) + 22.0, &line.name)).collect();
+    ends.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut free = f64::MIN;
+    for (y, x, name) in ends {
+        let y = y.max(free);
+        text(svg, x, y, "start", "", name);
+        free = y + TEXT_HEIGHT;
+    }
+}
+
+/// How high costs stand in a chart.
+struct Height {
+    /// Where there is a line across.
+    marks: Vec<f64>,
+    logarithmic: bool,
+    high: f64,
+}
+
+impl Height {
+    fn of(costs: impl Iterator<Item = f64>, high: f64) -> Self {
+        let (lowest, highest) = range(costs);
+        let logarithmic = highest / lowest > LINEAR_MAX;
+        let marks = if logarithmic {
+            (lowest.log10().floor() as i32..=highest.log10().ceil() as i32).map(|power| 10_f64.powi(power)).collect()
+        } else {
+            let steps = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
+            let step = steps.into_iter().find(|step| highest / step <= 5.0).unwrap_or(500.0);
+            (0..=(highest / step).ceil() as usize).map(|number| step * number as f64).collect()
+        };
+        Self { marks, logarithmic, high }
+    }
+
+    fn of_us(&self, us: f64) -> f64 {
+        let scaled = |us: f64| if self.logarithmic { us.log10() } else { us };
+        let (low, top) = range(self.marks.iter().copied().map(scaled));
+        (scaled(us) - low) / (top - low) * self.high
+    }
+}
+
+fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    values.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)))
 }
 
 /// On a scale of powers of ten; nothing stands one step before one.

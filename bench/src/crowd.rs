@@ -65,14 +65,9 @@ pub(crate) async fn cost(name: &str, effort: &Effort, report: &mut Report) -> an
     figure.control = Some(Series::new("wrk, against the same server"));
     for turn in 0..=effort.turns {
         let visit = visit(&scene, &sale, RATE_TOO_HIGH, effort.seconds, false)?;
-        let load = crate::wrk::Load {
-            url: &scene.target.url,
-            sale: &sale,
-            sales: 1,
-            connections: 64,
-            seconds: effort.seconds,
-            pids: &scene.pids(),
-        };
+        let pids = scene.pids();
+        let load =
+            crate::wrk::Load { seconds: effort.seconds, ..crate::wrk::Load::new(&scene.target.url, &sale, &pids) };
         let wrk = crate::wrk::run(&load)?;
         if turn > 0 {
             figure.subject.add(visit.burst);

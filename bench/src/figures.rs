@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use sluice::clock::{Clock, RealClock};
 
 use crate::fixed::{self, Answer};
+use crate::machine::Meter;
 use crate::report::Report;
 use crate::results::{Bar, Series};
 use crate::scene::Scene;
@@ -11,17 +12,17 @@ use crate::wrk::{self, Burst, Load};
 use crate::{ceilings, crowd, growth, million, settled, watched};
 
 /// More than any run can sell.
-const PLENTY: u64 = 500_000_000;
+pub(crate) const PLENTY: u64 = 500_000_000;
 /// Longer than any run.
 const HOLD_SECONDS: u32 = 6 * 3600;
 /// Connections of the crowd, unless a figure says otherwise.
 pub(crate) const CONNECTIONS: u32 = 64;
 /// Connections of the crowd that buys. An order waits for its commit, and the next one of its connection for the answer, so
-/// there are as many as the reference's 500 users.
+/// there are more of them.
 pub(crate) const BUYERS: u32 = 500;
 
 /// All of them, in the sequence of the report.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "sold-out-embedded",
     "sold-out-distributed",
     "accepts-embedded",
@@ -32,6 +33,7 @@ const NAMES: [&str; 17] = [
     "drain",
     "watched-sold-out",
     "watched-accepts",
+    "churn-embedded",
     "ceilings",
     "generator",
     "million",
@@ -77,8 +79,8 @@ pub(crate) async fn run(filters: &[String], quick: bool, list: bool, dry: bool) 
 
 async fn measure(name: &str, effort: &Effort, report: &mut Report) -> anyhow::Result<()> {
     match name {
-        "sold-out-embedded" => sold_out(name, false, 0.90, effort, report).await,
-        "sold-out-distributed" => sold_out(name, true, 0.85, effort, report).await,
+        "sold-out-embedded" => sold_out(name, false, Some(0.90), effort, report).await,
+        "sold-out-distributed" => sold_out(name, true, Some(0.85), effort, report).await,
         "accepts-embedded" => accepts(name, false, 0.40, effort, report).await,
         "accepts-distributed" => accepts(name, true, 0.20, effort, report).await,
         "latency-embedded" => crowd::latency(name, false, 10.0, effort, report).await,
@@ -87,6 +89,7 @@ async fn measure(name: &str, effort: &Effort, report: &mut Report) -> anyhow::Re
         "drain" => settled::drain(name, 0.5, effort, report).await,
         "watched-sold-out" => watched::measure(name, true, effort, report).await,
         "watched-accepts" => watched::measure(name, false, effort, report).await,
+        "churn-embedded" => sold_out(name, false, None, effort, report).await,
         "ceilings" => ceilings::measure(effort, report).await,
         "generator" => crowd::cost(name, effort, report).await,
         "million" => million::measure(effort, report).await,
@@ -111,11 +114,12 @@ pub(crate) fn deployment(distributed: bool) -> &'static str {
     if distributed { "distributed" } else { "embedded" }
 }
 
-/// Refusals of a sale whose only unit is held, against the same answer from the control.
+/// Refusals of a sale whose only unit is held, against the same answer from the control; without a bar, every request opens
+/// a connection of its own.
 async fn sold_out(
     name: &str,
     distributed: bool,
-    least: f64,
+    least: Option<f64>,
     effort: &Effort,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -124,11 +128,15 @@ async fn sold_out(
     let answer = Answer::of(&scene.target, &sale, "late").await?;
     ensure!(answer.status() == 409, "a sold-out sale answers {}", answer.status());
     let control = fixed::start(&answer)?;
-    let mut figure = report.figure(name, &format!("sold-out answers, {}", deployment(distributed)), "/s");
-    (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("the same 409 from the control")));
+    let churn = least.is_none();
+    let what = if churn { "sold-out answers, a new connection for each" } else { "sold-out answers" };
+    let mut figure = report.figure(name, &format!("{what}, {}", deployment(distributed)), "/s");
+    (figure.bar, figure.control) = (least.map(Bar::RatioMin), Some(Series::new("the same 409 from the control")));
+    let (their_pids, our_pids) = ([control.pid], scene.pids());
+    let ask = |url, pids| wrk::run(&Load { seconds: effort.seconds, churn, ..Load::new(url, &sale, pids) });
     for turn in 0..=effort.turns {
-        let theirs = ask(&control.url, &sale, &[control.pid], CONNECTIONS, effort)?;
-        let ours = ask(&scene.target.url, &sale, &scene.pids(), CONNECTIONS, effort)?;
+        let theirs = ask(&control.url, &their_pids)?;
+        let ours = ask(&scene.target.url, &our_pids)?;
         ensure!(ours.refused == ours.answers && theirs.refused == theirs.answers, "somebody was not refused");
         // The first turn warms everything up.
         if turn > 0 {
@@ -136,6 +144,7 @@ async fn sold_out(
             figure.control.iter_mut().for_each(|series| series.add(theirs.clone()));
         }
     }
+    figure.notes.push(scene.peak_memory()?);
     scene.audit(None).await?;
     report.put(figure)
 }
@@ -168,11 +177,10 @@ async fn accepts(
     for turn in 0..=effort.turns {
         let theirs = ask(&control.url, &sale, &[control.pid], BUYERS, effort)?;
         let sale = plenty(&scene).await?;
-        let started = clock.monotonic();
-        let ours = ask(&scene.target.url, &sale, &scene.pids(), BUYERS, effort)?;
-        scene.settled(&sale).await?;
+        let (pids, started) = (scene.pids(), clock.monotonic());
+        let load = Load { connections: BUYERS, seconds: effort.seconds, ..Load::new(&scene.target.url, &sale, &pids) };
+        let ours = buy(&scene, &load).await?;
         let took = clock.monotonic() - started;
-        ensure!(ours.refused == 0, "{} of {} orders were not accepted", ours.refused, ours.answers);
         if turn > 0 {
             settled_per_s.push(ours.answers as f64 / took.as_secs_f64());
             figure.subject.add(ours);
@@ -181,6 +189,7 @@ async fn accepts(
     }
     let settled = crate::results::median(settled_per_s.into_iter());
     figure.notes.push(format!("from the first order to the last settlement: {settled:.0} orders a second"));
+    figure.notes.push(scene.peak_memory()?);
     scene.audit(None).await?;
     report.put(figure)
 }
@@ -192,5 +201,17 @@ pub(crate) async fn plenty(scene: &Scene) -> anyhow::Result<String> {
 
 /// What the crowd gets from this address in one turn.
 pub(crate) fn ask(url: &str, sale: &str, pids: &[u32], connections: u32, effort: &Effort) -> anyhow::Result<Burst> {
-    wrk::run(&Load { url, sale, sales: 1, connections, seconds: effort.seconds, pids })
+    wrk::run(&Load { connections, seconds: effort.seconds, ..Load::new(url, sale, pids) })
+}
+
+/// Orders of the crowd that are all accepted; comes back when they are settled, and counts what that costs as well.
+pub(crate) async fn buy(scene: &Scene, load: &Load<'_>) -> anyhow::Result<Burst> {
+    let meter = Meter::start(load.pids)?;
+    let burst = wrk::run(load)?;
+    ensure!(burst.refused == 0, "{} of {} orders were not accepted", burst.refused, burst.answers);
+    match load.sales {
+        1 => scene.settled(load.sale).await?,
+        last => scene.settled_everywhere(&format!("{}-{last:04}", load.sale)).await?,
+    }
+    burst.metered(&meter)
 }

@@ -34,6 +34,25 @@ pub(crate) fn busy_us() -> anyhow::Result<f64> {
     Ok(busy.sum::<f64>() * TICK_US)
 }
 
+/// Processor time from a moment on, of some processes and of the whole machine.
+pub(crate) struct Meter<'a> {
+    pids: &'a [u32],
+    server_us: f64,
+    machine_us: f64,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn start(pids: &'a [u32]) -> anyhow::Result<Self> {
+        Ok(Self { pids, server_us: cpu_us(pids)?, machine_us: busy_us()? })
+    }
+
+    /// So far and for each of so many orders, in microseconds: of the processes, and of the machine.
+    pub(crate) fn per_order(&self, orders: u64) -> anyhow::Result<(f64, f64)> {
+        let (server_us, machine_us) = (cpu_us(self.pids)? - self.server_us, busy_us()? - self.machine_us);
+        Ok((server_us / orders as f64, machine_us / orders as f64))
+    }
+}
+
 /// The numbers of /proc/PID/stat behind the name, from the state on; what is no number counts as 0.
 fn stat(pid: &str) -> anyhow::Result<Vec<f64>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(|| format!("process {pid} is gone"))?;

@@ -70,7 +70,7 @@ enum Role {
     PlainApi { folder: PathBuf, port: u16 },
     /// The worker of the plain architecture
     #[command(hide = true)]
-    PlainWorker { folder: PathBuf },
+    PlainWorker { folder: PathBuf, workers: usize },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<()> {
         match args.role {
             Some(Role::Fixed { folder, port }) => fixed::serve(&folder, port).await,
             Some(Role::PlainApi { folder, port }) => plain::serve(&folder, port).await,
-            Some(Role::PlainWorker { folder }) => plain::work(&folder).await,
+            Some(Role::PlainWorker { folder, workers }) => plain::work(&folder, workers).await,
             None => figures::run(&args.filters, args.quick, args.list, args.dry).await,
         }
     })

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use crate::figures::Effort;
+use crate::figures::{CONNECTIONS, Effort};
 use crate::machine;
 use crate::report::Report;
 use crate::results::Bar;
@@ -26,7 +26,7 @@ pub(crate) async fn measure(effort: &Effort, report: &mut Report) -> anyhow::Res
         let scene = Scene::embedded().await?;
         idle.push(machine::resident_mb(scene.pids()[0])?);
         let sale = scene.sale(ORDERS, 6 * 3600).await?;
-        sell_out(&scene, &sale, ORDERS).await?;
+        sell_out(&scene, &sale, ORDERS, CONNECTIONS).await?;
         scene.settled(&sale).await?;
         memory.subject.values.push(machine::peak_mb(scene.pids()[0])?);
         scene.audit(Some(&sale)).await?;
@@ -59,16 +59,16 @@ pub(crate) async fn measure(effort: &Effort, report: &mut Report) -> anyhow::Res
 }
 
 /// Orders until nothing is left of a sale of this stock.
-pub(crate) async fn sell_out(scene: &Scene, sale: &str, stock: u64) -> anyhow::Result<()> {
+pub(crate) async fn sell_out(scene: &Scene, sale: &str, stock: u64, connections: u32) -> anyhow::Result<()> {
     let mut seconds = 2;
     loop {
-        let load = Load { url: &scene.target.url, sale, sales: 1, connections: 64, seconds, pids: &[] };
+        let load = Load { connections, seconds, ..Load::new(&scene.target.url, sale, &[]) };
         let burst = wrk::run(&load)?;
         if burst.refused > 0 {
             return Ok(());
         }
         let stock_now = scene.stock(sale).await?;
         let available = stock_now["items"][0]["available"].as_f64().unwrap_or(stock as f64);
-        seconds = ((available / burst.per_s) as u32).clamp(1, 20);
+        seconds = ((available / burst.per_s) as u32).clamp(1, 60);
     }
 }

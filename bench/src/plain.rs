@@ -1,7 +1,7 @@
 //! The plain architecture, as a baseline: the same three servers, and everything one by one. An order is one script call in
 //! Redis, one message with one confirm in RabbitMQ, and one transaction in PostgreSQL that locks the item's row. It is
-//! written with the same libraries: one multiplexed connection to Redis, pooled and prepared statements, eight workers. What
-//! it lacks is Sluice's batches (and its epochs, journal, holds and limits).
+//! written with the same libraries: one multiplexed connection to Redis, pooled and prepared statements, as many workers as
+//! settle most. What it lacks is Sluice's batches (and its epochs, journal, holds and limits).
 
 use std::fs;
 use std::path::Path;
@@ -34,9 +34,7 @@ use crate::scene::{Control, SKU};
 
 /// Of the item that is sold.
 const STOCK: i64 = 500_000_000;
-/// Orders that are settled at the same time.
-const WORKERS: usize = 8;
-/// Messages that each of them holds before it has settled them. The architecture's usual form has 1, which waits for the
+/// Messages that each worker holds before it has settled them. The architecture's usual form has 1, which waits for the
 /// network between any two orders.
 const PREFETCH: u16 = 32;
 /// Channels that publish, in turns: confirms come per channel.
@@ -116,8 +114,10 @@ impl Plain {
         Ok(Self { api, worker: None, servers })
     }
 
-    pub(crate) fn start_worker(&mut self) -> anyhow::Result<()> {
-        self.worker = Some(Control::start("the plain worker", folder(&self.servers)?, "plain-worker")?);
+    /// Starts a process that settles so many orders at the same time.
+    pub(crate) fn start_worker(&mut self, workers: usize) -> anyhow::Result<()> {
+        let folder = folder(&self.servers)?;
+        self.worker = Some(Control::start_with("the plain worker", folder, "plain-worker", workers)?);
         Ok(())
     }
 
@@ -248,18 +248,18 @@ fn derived(customer: &str, key: &str) -> [u8; 16] {
 }
 
 /// The workers, until the process is killed.
-pub(crate) async fn work(folder: &Path) -> anyhow::Result<()> {
+pub(crate) async fn work(folder: &Path, workers: usize) -> anyhow::Result<()> {
     let servers = servers(folder)?;
-    let pool = pool(&servers.postgres, WORKERS)?;
+    let pool = pool(&servers.postgres, workers)?;
     let connection = Connection::connect(&servers.rabbitmq, ConnectionProperties::default()).await?;
-    let mut workers = tokio::task::JoinSet::new();
-    for _worker in 0..WORKERS {
+    let mut working = tokio::task::JoinSet::new();
+    for _worker in 0..workers {
         let channel = connection.create_channel().await?;
         channel.basic_qos(PREFETCH, BasicQosOptions::default()).await?;
         let options = BasicConsumeOptions::default();
         let mut orders = channel.basic_consume(QUEUE.into(), "".into(), options, FieldTable::default()).await?;
         let pool = pool.clone();
-        workers.spawn(async move {
+        working.spawn(async move {
             while let Some(delivery) = orders.next().await {
                 let delivery = delivery?;
                 settle(&pool, &serde_json::from_slice(&delivery.data)?).await?;
@@ -269,7 +269,7 @@ pub(crate) async fn work(folder: &Path) -> anyhow::Result<()> {
         });
     }
     Control::ready(folder)?;
-    while let Some(ended) = workers.join_next().await {
+    while let Some(ended) = working.join_next().await {
         ended??;
     }
     bail!("the queue is gone")

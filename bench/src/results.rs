@@ -64,6 +64,11 @@ pub(crate) struct Growth {
     pub(crate) run: Run,
 }
 
+/// The name of the line that shows what the stack costs without Sluice.
+pub(crate) const CONTROL_LINE: &str = "the control's answers";
+/// Cost may grow by this factor and is still called flat.
+const FLAT: f64 = 1.2;
+
 /// One sort of order.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct GrowthLine {
@@ -128,6 +133,11 @@ impl Figure {
 }
 
 impl GrowthLine {
+    /// Whether cost grows as little as it should; `None` for the control's, which is no cost of Sluice.
+    pub(crate) fn flat(&self) -> Option<bool> {
+        (self.name != CONTROL_LINE).then(|| self.factor() <= FLAT)
+    }
+
     /// How many times dearer an order becomes at most: the largest factor between a point and any smaller one. Getting
     /// cheaper is no growth.
     pub(crate) fn factor(&self) -> f64 {

@@ -12,6 +12,7 @@ use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::Target;
 use tempfile::TempDir;
 
+use crate::machine;
 use crate::process::{Env, Serving, said, sluice};
 use crate::servers::trio::Trio;
 use crate::servers::{Server, free_port};
@@ -149,6 +150,28 @@ impl Scene {
         bail!("no order is taken")
     }
 
+    /// Adds units to a sale; the gate has them when this returns.
+    pub(crate) async fn restock(&self, sale: &str, units: u64) -> anyhow::Result<()> {
+        let (path, more) =
+            (format!("/v1/sales/{sale}/items/{SKU}/adjustments"), json!({"delta": units, "reason": "more"}));
+        let answer = self.target.answer(Method::POST, &path, Some(TOKEN), Some("more"), Some(&more)).await?;
+        ensure!(answer.status.as_u16() == 201, "more stock is answered {}", answer.status);
+        Ok(())
+    }
+
+    /// Units of this sale that settled orders hold.
+    pub(crate) async fn held(&self, sale: &str) -> anyhow::Result<u64> {
+        self.stock(sale).await?["items"][0]["held"].as_u64().context("no units")
+    }
+
+    /// Waits until all that was accepted in any sale is settled. The queue of an embedded Sluice is one line, so one more
+    /// order, in this sale, is the last of it; a thousand sales asked one by one would cost more than what is measured.
+    pub(crate) async fn settled_everywhere(&self, sale: &str) -> anyhow::Result<()> {
+        let status = self.order(sale, &format!("last-{:016x}", fastrand::u64(..))).await?;
+        ensure!(status == 202, "the last order is answered {status}");
+        self.settled(sale).await
+    }
+
     /// Waits until all that was accepted is settled.
     pub(crate) async fn settled(&self, sale: &str) -> anyhow::Result<()> {
         let clock = RealClock::new();
@@ -190,6 +213,14 @@ impl Scene {
         self.api.iter().chain(&self.worker).map(Serving::pid).collect()
     }
 
+    /// The most memory that each of its processes had resident so far, in words.
+    pub(crate) fn peak_memory(&self) -> anyhow::Result<String> {
+        let names: &[&str] = if self.trio.is_some() { &["API ", "worker "] } else { &[""] };
+        let peaks =
+            names.iter().zip(self.pids()).map(|(name, pid)| Ok(format!("{name}{:.0} MB", machine::peak_mb(pid)?)));
+        Ok(format!("peak memory of its processes: {}", peaks.collect::<anyhow::Result<Vec<_>>>()?.join(", ")))
+    }
+
     /// The size of the data folder, in megabytes.
     pub(crate) fn data_mb(&self) -> f64 {
         let sizes = std::fs::read_dir(self.folder.path().join("data")).into_iter().flatten().flatten();
@@ -208,21 +239,28 @@ pub(crate) struct Control {
 const PID: &str = "pid";
 
 impl Control {
-    /// Starts this role of the bench's program in this folder.
+    /// Starts this role of the bench's program in this folder, at a free port.
     pub(crate) fn start(name: &'static str, folder: TempDir, role: &'static str) -> anyhow::Result<Self> {
-        let (port, program) = (free_port(), std::env::current_exe()?);
+        Self::start_with(name, folder, role, free_port().into())
+    }
+
+    /// The same with another number than a port, for a role that does not listen.
+    pub(crate) fn start_with(
+        name: &'static str,
+        folder: TempDir,
+        role: &'static str,
+        number: usize,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe()?;
         let ready = folder.path().join(PID);
         let mut server = Server::new(name, folder, move |folder| {
             let mut command = Command::new(&program);
-            command.arg(role).arg(folder);
-            if role != "plain-worker" {
-                command.arg(port.to_string());
-            }
+            command.arg(role).arg(folder).arg(number.to_string());
             command
         });
         server.start(|| ready.exists());
         let pid = std::fs::read_to_string(&ready)?.parse().context("it says no process number")?;
-        Ok(Self { _server: server, url: format!("http://127.0.0.1:{port}"), pid })
+        Ok(Self { _server: server, url: format!("http://127.0.0.1:{number}"), pid })
     }
 
     /// Said by the process itself.

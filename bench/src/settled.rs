@@ -9,7 +9,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::ceilings::SetBased;
 use crate::figures::{BUYERS, Effort, plenty};
-use crate::machine;
+use crate::machine::{self, Meter};
 use crate::plain::Plain;
 use crate::report::Report;
 use crate::results::{Bar, Series, median};
@@ -46,6 +46,9 @@ pub(crate) fn database(trio: &Trio) -> anyhow::Result<String> {
 /// Of the load, in each turn.
 const SECONDS: u32 = 3;
 
+/// Numbers of workers that are tried for the plain architecture.
+const WORKERS: [usize; 4] = [1, 2, 4, 8];
+
 const OURS: &str = "select coalesce(sum(held + sold), 0)::bigint from items";
 const THEIRS: &str = "select (stock - available)::bigint from items";
 
@@ -63,20 +66,26 @@ pub(crate) async fn everything_running(
     let theirs = Counter::connect(&database(&trio)?).await?;
     let mut figure = report.figure(name, "settled while the crowd orders, one SKU", "/s");
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("the plain architecture")));
+    let (workers, trials) = tried(&mut plain, &theirs).await?;
+    let (mut accepted, mut their_accepted) = (Vec::new(), Vec::new());
     let (mut alone, mut whole) = (Vec::new(), Vec::new());
     for turn in 0..=effort.turns.min(5) {
-        plain.start_worker()?;
+        plain.start_worker(workers)?;
         let (settled, burst) = under_load(&plain.api.url, "plain", &plain.pids(), &theirs, THEIRS).await?;
+        let their_rate = burst.per_s;
         let their_burst = Burst { per_s: settled, ..burst };
-        alone.push(afterwards(&theirs).await?);
+        let their_rest = afterwards(&theirs).await?;
         plain.stop_worker().await?;
 
-        let sale = plenty(&scene).await?;
-        let clock = RealClock::new();
-        let (settled, burst) = under_load(&scene.target.url, &sale, &scene.pids(), &ours, OURS).await?;
+        let (sale, pids) = (plenty(&scene).await?, scene.pids());
+        let (clock, meter) = (RealClock::new(), Meter::start(&pids)?);
+        let (settled, burst) = under_load(&scene.target.url, &sale, &pids, &ours, OURS).await?;
         scene.settled(&sale).await?;
-        let rate = burst.answers as f64 / clock.monotonic().as_secs_f64();
+        let (rate, burst) = (burst.answers as f64 / clock.monotonic().as_secs_f64(), burst.metered(&meter)?);
         if turn > 0 {
+            accepted.push(burst.per_s);
+            their_accepted.push(their_rate);
+            alone.push(their_rest);
             whole.push(rate);
             figure.subject.add(Burst { per_s: settled, ..burst });
             figure.control.iter_mut().for_each(|series| series.add(their_burst.clone()));
@@ -87,18 +96,45 @@ pub(crate) async fn everything_running(
         theirs.count(counts).await? == theirs.count(THEIRS).await?,
         "the plain architecture sold what nobody ordered"
     );
-    let [whole, alone] = [whole, alone].map(|rates| median(rates.into_iter()));
+    let rates = [whole, alone, accepted, their_accepted];
+    let [whole, alone, accepted, their_accepted] = rates.map(|rates| median(rates.into_iter()));
     figure.notes.push(format!("Sluice, from the first order to the last settlement: {whole:.0} orders a second"));
     figure.notes.push(format!("the plain worker once the crowd has gone: {alone:.0} orders a second"));
+    figure
+        .notes
+        .push(format!("accepted meanwhile: Sluice {accepted:.0}, the plain architecture {their_accepted:.0} a second"));
+    figure.notes.push(trials);
+    figure.notes.push(scene.peak_memory()?);
     scene.audit(None).await?;
     report.put(figure)
+}
+
+/// How many workers settle most for the plain architecture while the crowd orders, and what each number of them reached, in
+/// words. More of them settle more until they wait for each other: all need the lock on the one row.
+async fn tried(plain: &mut Plain, counter: &Counter) -> anyhow::Result<(usize, String)> {
+    let mut rates = Vec::new();
+    // The first trial only warms up.
+    for workers in std::iter::once(WORKERS[0]).chain(WORKERS) {
+        plain.start_worker(workers)?;
+        let (settled, _) = under_load(&plain.api.url, "plain", &plain.pids(), counter, THEIRS).await?;
+        plain.stop_worker().await?;
+        rates.push((workers, settled));
+    }
+    rates.remove(0);
+    let (fastest, _) = rates.iter().max_by(|one, other| one.1.total_cmp(&other.1)).context("there are trials")?;
+    let said: Vec<String> = rates.iter().map(|(workers, rate)| format!("{workers}: {rate:.0}/s")).collect();
+    let words = format!(
+        "the plain architecture settles with the fastest of these numbers of workers, {fastest} ({})",
+        said.join(", ")
+    );
+    Ok((*fastest, words))
 }
 
 /// Settled orders a second while the crowd orders.
 async fn under_load(url: &str, sale: &str, pids: &[u32], counter: &Counter, sql: &str) -> anyhow::Result<(f64, Burst)> {
     let clock = RealClock::new();
     let before = counter.count(sql).await?;
-    let load = Load { url, sale, sales: 1, connections: BUYERS, seconds: SECONDS, pids };
+    let load = Load { connections: BUYERS, seconds: SECONDS, ..Load::new(url, sale, pids) };
     let burst = wrk::run(&load)?;
     let settled = counter.count(sql).await? - before;
     ensure!(burst.refused == 0, "{} of {} orders were not accepted", burst.refused, burst.answers);
@@ -120,7 +156,8 @@ pub(crate) async fn drain(name: &str, least: f64, effort: &Effort, report: &mut 
     let mut ceiling = SetBased::start(&scene).await?;
     let mut figure = report.figure(name, "settled by a worker alone, from a full queue", "/s");
     (figure.bar, figure.control) = (Some(Bar::RatioMin(least)), Some(Series::new("raw SQL, 1,000 orders a batch")));
-    let (orders, rounds) = if effort.quick { (60_000.0, 1) } else { (300_000.0, 3) };
+    let (orders, rounds) = if effort.quick { (60_000.0, 1) } else { (300_000.0, effort.rounds.max(5)) };
+    let mut memory = String::new();
     for _round in 0..rounds {
         // A sale opens once a worker has settled its first marker.
         scene.add_worker();
@@ -130,15 +167,7 @@ pub(crate) async fn drain(name: &str, least: f64, effort: &Effort, report: &mut 
         scene.stop_worker()?;
         let mut queued = 0.0;
         while queued < orders {
-            let load = Load {
-                url: &scene.target.url,
-                sale: &sale,
-                sales: 1,
-                connections: 64,
-                seconds: 3,
-                pids: &scene.pids(),
-            };
-            let burst = wrk::run(&load)?;
+            let burst = wrk::run(&Load { seconds: 3, ..Load::new(&scene.target.url, &sale, &[]) })?;
             ensure!(burst.refused == 0, "{} of {} orders were not accepted", burst.refused, burst.answers);
             queued += burst.answers as f64;
         }
@@ -148,8 +177,10 @@ pub(crate) async fn drain(name: &str, least: f64, effort: &Effort, report: &mut 
         figure.subject.add(ours);
         figure.control.iter_mut().for_each(|series| series.values.push(theirs));
         scene.settled(&sale).await?;
+        memory = scene.peak_memory()?;
         scene.stop_worker()?;
     }
+    figure.notes.push(format!("{memory}, in the last round"));
     scene.audit(None).await?;
     report.put(figure)
 }

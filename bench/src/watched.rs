@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::figures::{BUYERS, CONNECTIONS, Effort, ask, plenty, sold_out_sale};
+use crate::machine::Meter;
 use crate::report::Report;
 use crate::results::{Bar, Series};
 use crate::scene::Scene;
@@ -67,13 +68,15 @@ pub(crate) async fn measure(name: &str, refused: bool, effort: &Effort, report: 
         for watched in [first, !first] {
             let sale = if refused { closed.clone() } else { plenty(&scene).await? };
             let watchers = if watched { Some(Watchers::open(&scene, &sale).await?) } else { None };
-            let burst = ask(&scene.target.url, &sale, &scene.pids(), connections, effort)?;
+            let pids = scene.pids();
+            let meter = Meter::start(&pids)?;
+            let burst = ask(&scene.target.url, &sale, &pids, connections, effort)?;
             ensure!(burst.refused == if refused { burst.answers } else { 0 }, "somebody was told something else");
             if let Some(watchers) = watchers {
                 watchers.close(effort.seconds).await?;
             }
             scene.settled(&sale).await?;
-            bursts[usize::from(watched)] = burst;
+            bursts[usize::from(watched)] = if refused { burst } else { burst.metered(&meter)? };
         }
         // The first turn warms everything up.
         if turn > 0 {
