@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::{Either, select};
@@ -30,8 +31,14 @@ use crate::load::wire::Target;
 use crate::load::{self, Plan};
 use crate::model::SaleId;
 
-/// How long new customers keep coming.
+/// How long new customers keep coming if nobody looks.
 const CROWD_SECONDS: f64 = 4.0;
+/// How long they do if somebody looks: so long that the units last a moment, within these bounds.
+const WATCHED_SECONDS: std::ops::RangeInclusive<f64> = 6.0..=30.0;
+const UNITS_SECONDS: f64 = 2.0;
+/// How long the crowd waits for the console to be opened, and how long whoever opened it sees every unit available.
+const CONSOLE_TIME_MAX: Duration = Duration::from_secs(15);
+const FULL_TIME: Duration = Duration::from_secs(1);
 /// Connections that the crowd shares.
 const CONNECTIONS: usize = 64;
 /// How long an order is held for its customer.
@@ -104,9 +111,10 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn({
         let deployment = deployment.clone();
+        let api = api.clone();
         async move { serve(listener, api, &deployment, &chaos, stopped).await }
     });
-    let shown = show(&args, &url, &token, &deployment, clock).await;
+    let shown = show(&args, &url, &token, &deployment, &api, clock).await;
     drop(stop);
     server.await.context("the server broke down")?;
     shown
@@ -138,6 +146,7 @@ async fn show(
     url: &str,
     token: &str,
     deployment: &Deployment,
+    api: &Api,
     clock: Arc<dyn Clock>,
 ) -> anyhow::Result<ExitCode> {
     let target = Target::find(url, false).await?;
@@ -151,17 +160,18 @@ async fn show(
     let (units, customers) = (grouped(args.units.into()), grouped(args.customers.into()));
     println!("{units} consoles, one per customer, go on sale. {customers} people want one. Some click twice,");
     println!("some ask again, some hang up before the answer and come back. Here they come …\n");
+    let seconds = if args.exit { CROWD_SECONDS } else { crowd_seconds(args, api, &*clock).await? };
     let plan = Plan {
         targets: vec![target.clone()],
         sale: sale.clone(),
         token: Some(token.to_owned()),
-        habits: habits(args),
+        habits: habits(args, seconds),
         patience: Patience::default(),
         connections: CONNECTIONS,
         alone: true,
         check: true,
         twice: false,
-        settle_time_max: std::time::Duration::from_secs(10),
+        settle_time_max: Duration::from_secs(10),
         watch: Watch::Stderr,
     };
     let summary = tokio::select! {
@@ -179,12 +189,28 @@ async fn show(
     Ok(exit_code(&summary))
 }
 
+/// Waits a while for the console to be opened, and says how long the crowd keeps coming: long enough to be seen if it was.
+async fn crowd_seconds(args: &Args, api: &Api, clock: &dyn Clock) -> anyhow::Result<f64> {
+    let most = CONSOLE_TIME_MAX.as_secs();
+    eprintln!("waiting for the console to be opened, {most} s at most …");
+    let watched = tokio::select! {
+        watched = api.watched(CONSOLE_TIME_MAX) => watched,
+        () = interrupted(1) => bail!("interrupted: nobody came"),
+    };
+    if !watched {
+        return Ok(CROWD_SECONDS);
+    }
+    clock.sleep(FULL_TIME).await;
+    let seconds = UNITS_SECONDS * f64::from(args.customers) / f64::from(args.units);
+    Ok(seconds.clamp(*WATCHED_SECONDS.start(), *WATCHED_SECONDS.end()))
+}
+
 /// A crowd that does everything a crowd does.
-fn habits(args: &Args) -> Habits {
+fn habits(args: &Args, seconds: f64) -> Habits {
     Habits {
         customers: args.customers,
         orders: args.customers,
-        rate_per_s: f64::from(args.customers) / CROWD_SECONDS,
+        rate_per_s: f64::from(args.customers) / seconds,
         again: 0.05,
         retries: 0.15,
         duplicates: 0.05,

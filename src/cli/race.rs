@@ -47,6 +47,9 @@ pub(super) struct Args {
 pub(super) async fn run(Args { seeds, units, customers, database_url, json }: Args) -> anyhow::Result<ExitCode> {
     let clock: Arc<dyn Clock> = Arc::new(RealClock::new());
     let folder = std::env::temp_dir().join(format!("sluice-race-{:016x}", clock.chance()));
+    if database_url.is_none() {
+        eprintln!("without a PostgreSQL (DATABASE_URL) its four lanes are missing");
+    }
     let (race, setting) = (Race::new(database_url), Setting { seeds, units, customers });
     race.begin(setting);
     race.run(setting, &folder, &clock).await;
@@ -67,13 +70,16 @@ pub(super) async fn run(Args { seeds, units, customers, database_url, json }: Ar
     Ok(if board.lanes.iter().all(exact) { ExitCode::SUCCESS } else { ExitCode::from(10) })
 }
 
+/// Units of each lane's worst seed, times of its middle one.
 fn table(board: &Board) -> String {
-    let head =
-        format!("{:<26}{:>8}{:>10}{:>8}{:>9}  seeds that went wrong", "lane", "sold", "oversold", "lost", "phantom");
+    let head = format!(
+        "{:<37}{:>7}{:>10}{:>6}{:>9}{:>9}{:>10}  outcome",
+        "lane", "sold", "oversold", "lost", "phantom", "time", "p99"
+    );
     let line = |lane: &Lane| {
-        let Lane { name, sold, oversold, lost, phantom, .. } = lane;
-        let (wrong, all) = lane.wrong_seeds();
-        format!("{name:<26}{sold:>8}{oversold:>10}{lost:>8}{phantom:>9}  {wrong} of {all}")
+        let Lane { name, sold, oversold, lost, phantom, ms, p99_ms, .. } = lane;
+        let (time, p99, outcome) = (format!("{ms} ms"), format!("{p99_ms:.2} ms"), lane.outcome());
+        format!("{name:<37}{sold:>7}{oversold:>10}{lost:>6}{phantom:>9}{time:>9}{p99:>10}  {outcome}")
     };
     std::iter::once(head).chain(board.lanes.iter().map(line)).collect::<Vec<_>>().join("\n")
 }

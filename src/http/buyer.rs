@@ -6,9 +6,14 @@ mod words;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::to_bytes;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, LOCATION, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
 use axum::{Form, Router, routing};
 use serde::Deserialize;
@@ -24,9 +29,11 @@ use words::{Notice, Wish};
 
 /// How long a buyer's order is waited for before its page is shown; the page asks again by itself.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// More than any problem says.
+const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 /// Everything a page needs comes from its own origin. Unlike other pages it tells its own origin where a form came from:
 /// without that a browser calls the form's origin `null`, and it could not be told from a stranger's.
-const HEADERS: [(axum::http::HeaderName, &str); 4] = [
+const HEADERS: [(HeaderName, &str); 4] = [
     (CONTENT_SECURITY_POLICY, "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "same-origin"),
@@ -37,9 +44,34 @@ const HEADERS: [(axum::http::HeaderName, &str); 4] = [
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/s/{sale}", routing::get(show))
-        .route("/s/{sale}/orders", routing::post(place))
+        .route("/s/{sale}/orders", routing::post(place).get(see_sale))
         .route("/s/{sale}/orders/{id}", routing::get(show_order))
         .route("/s/{sale}/orders/{id}/cancel", routing::post(cancel))
+        .layer(from_fn(readable))
+}
+
+/// A problem is a page for who reads pages, and what it is everywhere else for the rest.
+async fn readable(request: Request, next: Next) -> Response {
+    let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let pages = accepted.is_some_and(|accepted| accepted.contains("text/html"));
+    let response = next.run(request).await;
+    if !pages || response.headers().get(CONTENT_TYPE).is_none_or(|kind| kind != "application/problem+json") {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, PROBLEM_BYTES_MAX).await.unwrap_or_default();
+    let Told { title, detail } = serde_json::from_slice(&body).unwrap_or_default();
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.remove(CONTENT_TYPE);
+    (parts.status, parts.headers, page_headers(), Html(words::problem(&title, &detail))).into_response()
+}
+
+/// A problem's own words.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Told {
+    title: String,
+    detail: String,
 }
 
 /// What the form says. Everything is text: what is wrong with it is found where every order is read.
@@ -49,6 +81,11 @@ struct Filled {
     customer: String,
     sku: String,
     quantity: String,
+}
+
+/// Where a form was sent is no page: who asks for it again is shown the sale.
+async fn see_sale(OfSale(sale): OfSale) -> Response {
+    see_other(&format!("/s/{sale}"))
 }
 
 async fn show(State(api): State<Arc<Api>>, OfSale(sale): OfSale) -> Result<Response, Problem> {
@@ -69,8 +106,14 @@ async fn sale_page(
     let (record, view) = sights.first().ok_or_else(unknown)?;
     let fresh = || format!("{:016x}{:016x}", api.shop.clock.chance(), api.shop.clock.chance());
     let wish = match filled {
-        Some(Filled { key, customer, sku, quantity }) => Wish { key, customer, sku, quantity },
-        None => Wish { key: fresh(), customer: String::new(), sku: String::new(), quantity: "1".into() },
+        // That wish has its order; what is sent from here on is another one.
+        Some(Filled { customer, sku, quantity, .. }) if matches!(notice, Some(Notice::OrderedOtherwise(_))) => {
+            Wish { key: fresh(), another: true, customer, sku, quantity }
+        }
+        Some(Filled { key, customer, sku, quantity }) => Wish { key, another: false, customer, sku, quantity },
+        None => {
+            Wish { key: fresh(), another: false, customer: String::new(), sku: String::new(), quantity: "1".into() }
+        }
     };
     Ok(page(status, words::sale(record, view.as_ref(), api.shop.clock.now(), notice.as_ref(), &wish)))
 }
@@ -100,7 +143,10 @@ async fn place(State(api): State<Arc<Api>>, OfSale(sale): OfSale, request: Reque
             drop(checkout::find_settled(&api.shop, id, SETTLE_PATIENCE).await);
             return Ok(see_order(&sale, id));
         }
-        Ok(Placement::KeyReused) => (StatusCode::UNPROCESSABLE_ENTITY, Notice::OrderedOtherwise),
+        Ok(Placement::KeyReused) => {
+            let first = api.shop.mint.id("order", &sale, filled.customer.trim(), &filled.key);
+            (StatusCode::UNPROCESSABLE_ENTITY, Notice::OrderedOtherwise(first))
+        }
         Ok(Placement::Refused(refusal)) => (words::status_of(&refusal), Notice::Refused(refusal)),
         Ok(Placement::UnknownSale) => return Err(Problem::not_found("sale")),
         Ok(Placement::Unavailable(_)) => (StatusCode::SERVICE_UNAVAILABLE, Notice::NotNow),
@@ -128,8 +174,12 @@ fn guard(api: &Api, request: &Request) -> Result<(), Problem> {
 }
 
 fn see_order(sale: &SaleId, id: OrderId) -> Response {
+    see_other(&format!("/s/{sale}/orders/{id}"))
+}
+
+fn see_other(path: &str) -> Response {
     let mut response = StatusCode::SEE_OTHER.into_response();
-    let location = HeaderValue::from_str(&format!("/s/{sale}/orders/{id}"));
+    let location = HeaderValue::from_str(path);
     response.headers_mut().insert(LOCATION, location.expect("ids are printable"));
     response
 }
@@ -170,5 +220,9 @@ async fn order_at(
 }
 
 fn page(status: StatusCode, html: String) -> Response {
-    (status, HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))), Html(html)).into_response()
+    (status, page_headers(), Html(html)).into_response()
+}
+
+fn page_headers() -> [(HeaderName, HeaderValue); 4] {
+    HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value)))
 }

@@ -37,6 +37,8 @@ use tick::Bye;
 
 /// How soon a browser asks again after a stream has ended.
 const RETRY: &[u8] = b"retry: 500\n\n";
+/// How often it is looked whether somebody watches.
+const WATCHED_PAUSE: Duration = Duration::from_millis(100);
 /// How long a single snapshot may take.
 const ONCE_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -93,6 +95,21 @@ pub(super) async fn watch(
     // A proxy that gathers answers would show yesterday's sale.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+impl Api {
+    /// Waits until somebody watches a sale, at most this long; whether somebody does.
+    pub async fn watched(&self, time_max: Duration) -> bool {
+        let clock = &self.shop.clock;
+        let deadline = clock.monotonic() + time_max;
+        while self.watchers.available_permits() == limits::WATCHERS_MAX {
+            if clock.monotonic() >= deadline {
+                return false;
+            }
+            clock.sleep(WATCHED_PAUSE).await;
+        }
+        true
+    }
 }
 
 /// One open stream.

@@ -16,7 +16,8 @@ use crate::clock::Clock;
 
 /// How long a connection waits for the writer before it gives up.
 const BUSY_TIME_MAX: Duration = Duration::from_secs(10);
-/// Of so many customers that were let through by the counter, one is left alone by a process that dies.
+/// Of so many clients that were let through by the counter, one dies before its order is written. This is arranged, and said
+/// so on the page: the seed chooses who dies. What follows from it is not.
 const DEATHS_ONE_IN: u64 = 20;
 
 /// A way to sell.
@@ -50,8 +51,8 @@ impl Way {
                 "count-down",
                 "A counter in front",
                 false,
-                "A counter is decremented first and the order is written afterwards; one process in 20 dies in between, and nobody \
-                 counts up again.",
+                "A counter is decremented first and the order is written afterwards. Its counter lives in this process; one client \
+                 in twenty dies between counter and table, as arranged, and nobody counts up again.",
             ),
             Way::OneStatement => (
                 "one-statement",
@@ -80,6 +81,7 @@ struct Stage {
     clock: Arc<dyn Clock>,
     arrivals: Vec<u32>,
     next: AtomicUsize,
+    /// Stands for a counter in a cache: it counts as exactly, only faster.
     counter: AtomicI64,
     seed: u32,
 }

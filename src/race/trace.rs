@@ -80,14 +80,24 @@ fn stale(rule: Rule, tries: &[Try]) -> Option<(&Try, &Try)> {
     let mut sold: Vec<(&Try, Reading, Reading)> =
         tries.iter().filter(|one| one.sold).filter_map(|one| Some((one, one.saw?, one.left?))).collect();
     sold.sort_unstable_by_key(|(.., (left_at, _))| *left_at);
-    sold.iter().enumerate().find_map(|(place, (other, (saw_at, saw), (_, left)))| {
-        if rule == Rule::BelowZero && *left >= 0 {
-            return None;
-        }
-        let earlier = sold[..place].iter().rev();
-        let mut between = earlier.take_while(|(.., (at, _))| at > saw_at);
+    let wrong = |(_, _, (_, left)): &&(&Try, Reading, Reading)| rule != Rule::BelowZero || *left < 0;
+    let seen = sold.iter().enumerate().filter(|(_, one)| wrong(one)).find_map(|(place, (other, (saw_at, saw), _))| {
+        let mut between = sold[..place].iter().rev().take_while(|(.., (at, _))| at > saw_at);
         let before = between.find(|(_, (_, same), _)| rule == Rule::BelowZero || same == saw)?;
         Some((before.0, *other))
+    });
+    // On a busy machine a customer may be put off between an act and its noting; then those are shown who were there at the
+    // same time.
+    seen.or_else(|| {
+        sold.iter().enumerate().filter(|(_, one)| wrong(one)).find_map(|(place, (other, (_, saw), (left_at, left)))| {
+            let others = sold.iter().enumerate().filter(|(at, _)| *at != place).map(|(_, one)| one);
+            let mut there = others.filter(|(one, _, (at, _))| *at > other.began && one.began < *left_at);
+            let before = there.find(|(_, (_, same), (_, kept))| match rule {
+                Rule::BelowZero => kept > left,
+                _ => same == saw,
+            })?;
+            Some((before.0, *other))
+        })
     })
 }
 
@@ -122,6 +132,13 @@ mod tests {
             ]
         );
         assert!(told(Rule::SameValueTwice, &tries[..1]).is_empty());
+    }
+
+    #[test]
+    fn who_was_put_off_before_noting_is_found_too() {
+        let mut late = sale((6, 8), (9, 7));
+        late.began = Duration::from_micros(2);
+        assert_eq!(told(Rule::SameValueTwice, &[sale((3, 8), (5, 7)), late]).len(), 4);
     }
 
     #[test]

@@ -88,7 +88,7 @@ test('units in other checkouts are not called sold out', async () => {
   const context = await strict(chrome, program);
   const page = await context.newPage();
   await page.goto(`${program.url}/s/busy`);
-  assert.match(await page.textContent('.status'), /All units are in other people's checkouts; 2 could come back by \d\d:\d\d:\d\d/);
+  assert.match(await page.textContent('.status'), /All units are in other people's checkouts; 2 could come back as their time runs out/);
   context.allow(/409/);
   await page.fill('input[name=customer]', 'late');
   await page.click('button');
@@ -98,6 +98,84 @@ test('units in other checkouts are not called sold out', async () => {
   for (const order of held) await program.ask('POST', `/v1/orders/${order.id}/confirm`, {});
   await until(async () => /every unit is sold/.test(await (await program.raw('GET', '/s/busy')).text()), 'it says sold out');
   await sensible(page);
+  context.clean();
+  await context.close();
+});
+
+test('after a refusal the page waits for a unit, and orders nothing by itself', async () => {
+  await program.openSale('back', 1);
+  const held = await (await program.order('back', 'first')).json();
+  const context = await strict(chrome, program);
+  const page = await context.newPage();
+  const posts = [];
+  context.on('request', (request) => request.method() === 'POST' && posts.push(request.url()));
+  await page.goto(`${program.url}/s/back`);
+  context.allow(/409/);
+  await page.fill('input[name=customer]', 'second');
+  await page.click('button');
+  await page.waitForSelector('[role=alert]');
+  assert.equal(posts.length, 1);
+  assert.equal(new URL(page.url()).pathname, '/s/back', 'a reload is no second try');
+  await program.ask('POST', `/v1/orders/${held.id}/cancel`, {});
+  await page.waitForSelector('.status:has-text("1 of 1 left")', { timeout: 15_000 });
+  assert.equal(await page.textContent('.when'), 'Open now');
+  assert.equal(await page.inputValue('input[name=customer]'), 'second', 'what was filled in stays');
+  assert.equal(await page.locator('[role=alert]').count(), 0);
+  await page.reload();
+  await page.waitForTimeout(500);
+  assert.equal(posts.length, 1, 'nothing was sent again');
+  assert.deepEqual((await orders('back')).map((order) => order.state), ['released'], 'no order was made');
+  await page.fill('input[name=customer]', 'second');
+  await page.click('button');
+  await page.waitForSelector('text=Held for you until');
+  await context.close();
+});
+
+test('a second wish is told of the first, and may be ordered as well', async () => {
+  await program.openSale('both', 5, { per_customer_limit: 2 });
+  const context = await strict(chrome, program);
+  const page = await context.newPage();
+  const wish = async (quantity) => {
+    await page.goto(`${program.url}/s/both`);
+    await page.fill('input[name=customer]', 'eve');
+    await page.fill('input[name=quantity]', quantity);
+    await page.click('button');
+  };
+  await wish('1');
+  await page.waitForURL('**/s/both/orders/ord_*');
+  const first = page.url();
+  context.allow(/422/, /409/);
+  await wish('2');
+  const link = page.getByRole('link', { name: 'an order already' });
+  assert.equal(new URL(await link.getAttribute('href'), program.url).href, first);
+  await page.fill('input[name=quantity]', '1');
+  await page.click('button');
+  await page.waitForURL('**/s/both/orders/ord_*');
+  assert.notEqual(page.url(), first);
+  assert.equal((await orders('both')).length, 2);
+  context.clean();
+  await context.close();
+});
+
+test('what is not there is a page too, and what is over says so', async () => {
+  const context = await strict(chrome, program);
+  context.allow(/404/);
+  const page = await context.newPage();
+  await page.goto(`${program.url}/s/nosuch`);
+  assert.match(await page.textContent('main'), /There is no such sale/);
+  await accessible(page, 'no such sale');
+  assert.match((await program.raw('GET', '/s/nosuch')).headers.get('content-type'), /problem\+json/);
+  await program.openSale('over', 2);
+  await program.order('over', 'one');
+  await program.order('over', 'two');
+  await program.ask('POST', '/v1/sales/over/close', {});
+  await page.goto(`${program.url}/s/over`);
+  assert.match(await page.textContent('.status'), /No longer on sale/);
+  const opens_at = new Date(Date.now() + 3 * 86_400_000);
+  await program.sale('later', 3, { opens_at: opens_at.toISOString(), hold_seconds: 150 });
+  await page.goto(`${program.url}/s/later`);
+  assert.match(await page.textContent('.when'), new RegExp(`Opens on .*${opens_at.getFullYear()}`));
+  assert.match(await page.textContent('form'), /held for you for 2 minutes 30 seconds/);
   context.clean();
   await context.close();
 });

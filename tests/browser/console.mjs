@@ -210,7 +210,18 @@ test('a doctored ledger turns the verdict red, and red it stays', async () => {
   await accessible(page, 'a violation');
   program.doctor("update items set available = 6, held = 4, sold = 0 where sale = 'doctored'");
   await until(async () => (await shown(page, '[data-units=held]')) === 4, 'the rows are as before');
-  assert.equal(await page.getAttribute('.verdict', 'class'), 'verdict broken');
+  const stays = async (tab, where) => {
+    assert.equal(await tab.getAttribute('.verdict', 'class'), 'verdict broken', where);
+    assert.equal(await shown(tab, '[data-verdict=OVERSOLD]'), 3, where);
+    assert.ok(!(await tab.textContent('.verdict')).includes('#–'), where);
+  };
+  await stays(page, 'this page');
+  await stays(await openConsole(context, program, 'doctored'), 'a second tab');
+  await page.reload();
+  await page.waitForSelector('[data-fresh=live]');
+  await stays(page, 'after a reload');
+  await page.click('.verdict a');
+  assert.ok(['conservation', 'timeline'].includes(await page.evaluate(() => document.activeElement.id)), 'the link leads somewhere');
   context.clean();
   await context.close();
 });

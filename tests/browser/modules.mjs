@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { cellsOf, layout, unitsPerCell, CELLS_MAX, PLACES } from '../../ui/shared/waffle.js';
 import { full, snapshotOf, sumsOf } from '../../ui/shared/sale-state.js';
 import { micros, oneIn, rate, sinceStart } from '../../ui/shared/format.js';
+import { report } from '../../ui/report/report.js';
 import { windowOf } from '../../ui/shared/timeline.js';
 
 test('every cell is in one place, and whatever has a unit has a cell', () => {
@@ -53,6 +54,35 @@ test('a violation is said as long as the page is open', () => {
   assert.equal(state.offence.watermark, 1200);
   state = full(state, 'snapshot', { ...tickAt(1600), curve: null, log: [] });
   assert.equal(state.offence.watermark, 1200);
+});
+
+test('the worst numbers stand, and the first offence that leads somewhere', () => {
+  const offence = (oversold, seq, what) => ({ verdict: { oversold, undersold: 0, broken_promises: 0, conservation_errors: 0, first_offence: { seq, order: null, what } }, conserved: false });
+  let state = full(null, 'snapshot', { ...tickAt(1000), curve: null, log: [] });
+  state = full(state, 'tick', tickAt(1200, offence(3, null, 'a row')));
+  state = full(state, 'tick', tickAt(1400, offence(1, 7, 'a move')));
+  state = full(state, 'tick', tickAt(1600, offence(1, 9, 'a later move')));
+  state = full(state, 'tick', tickAt(1800));
+  assert.deepEqual([state.offence.verdict.oversold, state.offence.verdict.first_offence.seq], [3, 7]);
+  const other = full(null, 'snapshot', structuredClone(snapshotOf(state)));
+  assert.deepEqual(other.offence, state.offence, 'another tab is as red');
+});
+
+test('a report is red whatever it is that the audit found', () => {
+  const none = { oversold: 0, undersold: 0, leaked: 0, lost: 0, doubled: 0, broken_promises: 0, conservation_errors: 0 };
+  const of = (audit, more = {}) => report({ made_at: new Date(0).toISOString(), snapshot: { ...tickAt(1000, more), curve: null, log: [] }, audit: audit && { ...none, verdict: 'exact', stock: { conserved: true }, ...audit } });
+  const number = (html, name) => new RegExp(`<dt>${name}</dt><dd>(\\d+)`).exec(html)?.[1];
+  for (const audit of [null, {}, { verdict: 'unsettled' }]) assert.match(of(audit), /class="verdict exact"/);
+  for (const [name, at] of [['lost', 'BROKEN PROMISES'], ['oversold', 'OVERSOLD'], ['broken_promises', 'BROKEN PROMISES'], ['undersold', 'UNDERSOLD']]) {
+    const html = of({ [name]: 2 });
+    assert.match(html, /class="verdict broken"/, name);
+    assert.equal(number(html, at), '2', name);
+  }
+  for (const name of ['leaked', 'doubled', 'conservation_errors']) assert.match(of({ [name]: 1 }), /class="verdict broken".*✗/s, name);
+  assert.match(of({ verdict: 'violation' }), /class="verdict broken"/);
+  const seen = of({}, { verdict: { oversold: 3, first_offence: { seq: null, order: null, what: 'a row' } } });
+  assert.match(seen, /class="verdict broken"/, 'what was seen while it ran stays');
+  assert.ok(number(seen, 'OVERSOLD') === '3' && !seen.includes('#–'), seen.slice(0, 900));
 });
 
 test('another tab folds the same state out of a snapshot of it', () => {

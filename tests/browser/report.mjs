@@ -1,6 +1,7 @@
 // The report: one file that says the verdict first, needs no server and no script, and is never empty. And the race's page.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { after, before, test } from 'node:test';
@@ -48,7 +49,7 @@ test('the report of a sale is one file with the verdict first', async () => {
     const few = Array.from({ length: 110 }, (_, n) => program.order('drop', `c-${i * 110 + n}`));
     await Promise.all(few);
   }
-  for (const options of [{}, { colorScheme: 'dark' }, { viewport: { width: 360, height: 740 } }]) {
+  for (const options of [{}, { colorScheme: 'dark' }, { forcedColors: 'active' }, { viewport: { width: 360, height: 740 } }]) {
     const context = await strict(chrome, program, options);
     const page = await report(context, 'drop');
     await accessible(page, JSON.stringify(options));
@@ -83,6 +84,24 @@ test('the report of a sale of which nothing was sold is not empty', async () => 
   assert.match(text, /7 units/);
   await apart.close();
   context.clean();
+  await context.close();
+});
+
+test('the report that a demo writes on its own opens from its file', async () => {
+  const file = path.join(program.folder, 'demo.html');
+  execFileSync(process.env.SLUICE_BIN, ['demo', '--exit', '--units', '30', '--customers', '300', '--report', file], { env: { PATH: process.env.PATH, TMPDIR: program.folder }, stdio: 'pipe' });
+  const context = await chrome.newContext({ viewport: { width: 360, height: 740 } });
+  const [asked, faults] = [[], []];
+  context.on('request', (request) => asked.push(request.url()));
+  context.on('console', (message) => message.type() === 'error' && faults.push(message.text()));
+  context.on('weberror', (error) => faults.push(error.error().stack));
+  const page = await context.newPage();
+  await page.goto(`file://${file}`);
+  await page.waitForSelector('.verdict.exact');
+  assert.match(await page.textContent('main'), /30 units/);
+  await accessible(page, 'the report of a demo');
+  await sensible(page);
+  assert.deepEqual([asked, faults], [[`file://${file}`], []]);
   await context.close();
 });
 

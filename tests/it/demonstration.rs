@@ -172,19 +172,33 @@ async fn a_race_shows_what_oversells_and_what_does_not() {
 }
 
 #[test]
-fn a_race_with_postgresql_has_ten_lanes_and_leaves_no_table_behind() {
+fn every_naive_way_oversells_in_one_of_20_seeds_and_no_guarded_one_ever() {
     let folder = tempfile::tempdir().unwrap();
     let postgres = crate::servers::postgres::shared();
     let url = postgres.database();
     let database = url.rsplit('/').next().unwrap();
-    let mut race = sluice(folder.path(), &["race", "--seeds", "3", "--units", "60", "--customers", "300", "--json"]);
+    let mut race = sluice(folder.path(), &["race", "--seeds", "20", "--units", "120", "--customers", "240", "--json"]);
     let output = race.env("DATABASE_URL", &url).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let board: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lanes = board["lanes"].as_array().unwrap();
     assert_eq!((lanes.len(), &board["error"]), (10, &Value::Null), "{board}");
-    for lane in lanes.iter().filter(|lane| lane["guarded"] == true) {
-        assert_eq!((&lane["sold"], &lane["oversold"]), (&json!(60), &json!(0)), "{lane}");
+    for lane in lanes {
+        let seeds = lane["seeds"].as_array().unwrap();
+        assert_eq!(seeds.len(), 20, "{lane}");
+        let wrong = |kind: &str| seeds.iter().filter(|seed| seed[kind].as_u64() > Some(0)).count();
+        match (lane["guarded"] == true, lane["id"] == "count-down") {
+            (true, _) => {
+                assert!(seeds.iter().all(|seed| seed["sold"] == 120), "{lane}");
+                assert_eq!([wrong("oversold"), wrong("lost"), wrong("phantom")], [0; 3], "{lane}");
+            }
+            // A counter cannot oversell: what it loses track of, nobody has.
+            (false, true) => assert!(wrong("oversold") == 0 && wrong("phantom") > 0, "{lane}"),
+            (false, false) => {
+                assert!(wrong("oversold") > 0, "{lane}");
+                assert_eq!(lane["first_wrong"].as_array().map(Vec::len), Some(4), "{lane}");
+            }
+        }
     }
     let schemas = "select count(*) from information_schema.schemata where schema_name like 'sluice_race%'";
     assert_eq!(postgres.psql(database, schemas), "0");

@@ -129,7 +129,7 @@ function Create() {
       <label>Name<input name="name" required maxlength="200" autocomplete="off" /></label>
       <div class="pair">
         <label>Opens at <input name="opens_at" type="datetime-local" step="1" /><small>your local time; empty: by hand</small></label>
-        <label>Held for<input name="hold_seconds" type="number" min="0" max="2592000" value="600" required /><small>seconds; 0 sells at once</small></label>
+        <label>Held for<input name="hold_seconds" type="number" min="0" max="2592000" defaultValue="600" required /><small>seconds; 0 sells at once</small></label>
         <label>Per customer<input name="limit" type="number" min="1" placeholder="no limit" /><small>units at most</small></label>
       </div>
       ${items.map(({ key }) => html`

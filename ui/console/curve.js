@@ -22,6 +22,7 @@ export function Curve() {
       <div class="plot">${table ? html`<${Table} />` : html`<${Plot} whole=${whole} marks=${marks} />`}</div>
       <p class="marks" aria-label="Marks">
         ${marks.map((mark) => html`<span key=${mark.badge}><span class="badge">${mark.badge}</span>${mark.word} <b>${sinceStart(mark.ms)}</b></span>`)}
+        <span class="refusals"><i></i>refused per second, axis on the right</span>
         ${marks.length === 0 && html`<span>marks appear as they happen: opened, first unit, half, sold out, last settle</span>`}
       </p>
     </section>

@@ -37,8 +37,8 @@ export function DemoBar() {
   };
   return html`
     <section class="demo" aria-label="Demo">
-      <button class="primary" disabled=${running} onClick=${() => (dialog.value = { kind: 'crowd' })}>Run a crowd…</button>
-      ${(demo?.chaos ?? []).map((what) => html`<button key=${what} title=${CHAOS[what]?.[1]} onClick=${() => strike(what)}>${CHAOS[what]?.[0] ?? what}</button>`)}
+      <div class="buttons"><button class="primary" disabled=${running} onClick=${() => (dialog.value = { kind: 'crowd' })}>Run a crowd…</button>
+      ${(demo?.chaos ?? []).map((what) => html`<button key=${what} title=${CHAOS[what]?.[1]} onClick=${() => strike(what)}>${CHAOS[what]?.[0] ?? what}</button>`)}</div>
       <span class="what" role="status">${said}</span>
       <${Crowd} crowd=${demo?.crowd} />
     </section>
@@ -46,7 +46,7 @@ export function DemoBar() {
 }
 
 function Crowd({ crowd }) {
-  if (!crowd) return null;
+  if (!crowd) return html`<div class="crowd soft">No crowd was called from here.</div>`;
   const stop = () => ask('DELETE', '/v1/demo/crowd').catch(() => {});
   return html`
     <div class="crowd">
@@ -59,8 +59,14 @@ function Crowd({ crowd }) {
   `;
 }
 
+/** How many come, unless somebody says otherwise. */
+const CUSTOMERS = 20_000;
+
 export function CrowdDialog() {
   const { now } = state.value;
+  const available = now.items.reduce((sum, item) => sum + item.available, 0);
+  // So long that the units last about two seconds: the grid is seen to empty.
+  const [seconds] = useState(Math.round(Math.min(30, Math.max(6, (2 * CUSTOMERS) / Math.max(1, available)))));
   const send = (form) => {
     const rate = form.get('rate');
     return ask('POST', '/v1/demo/crowd', {
@@ -76,10 +82,10 @@ export function CrowdDialog() {
     <${Modal} title="Run a crowd" action="Send them" send=${send}
       effect=${`Customers order one unit each from “${now.name}”, at their own pace, whether they are answered or not. The same seed is the same crowd.`}>
       <div class="pair">
-        <label>Customers<input name="customers" type="number" min="1" max="1000000" value="20000" required /></label>
-        <label>Seconds<input name="seconds" type="number" min="1" max="600" value="4" required /></label>
-        <label>Per second<input name="rate" type="number" min="1" max="100000" placeholder="all within the time" /></label>
-        <label>Seed<input name="seed" type="number" min="0" value="1" required /></label>
+        <label>Customers<input name="customers" type="number" min="1" max="200000" defaultValue=${CUSTOMERS} required /></label>
+        <label>Seconds<input name="seconds" type="number" min="1" max="120" defaultValue=${seconds} required /></label>
+        <label>Per second<input name="rate" type="number" min="1" max="50000" placeholder="all within the time" /></label>
+        <label>Seed<input name="seed" type="number" min="0" defaultValue="1" required /></label>
       </div>
       <label class="check"><input type="checkbox" name="retries" checked />Some click twice, ask again, hang up and come back</label>
     </${Modal}>

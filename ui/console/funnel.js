@@ -36,6 +36,7 @@ export function Funnel() {
   return html`
     <section class="card" aria-labelledby="funnel-title">
       <header><h2 id="funnel-title">Funnel</h2><span class="soft small num">${count(refusedOf(f))} refused</span></header>
+      <p class="soft small since">To accepted: answered by this process since it started. Below: the ledger's.</p>
       <table class="funnel">
         <thead><tr><th><span class="hidden">step</span></th><th class="bar"></th><th class="num">count</th><th class="num">per s</th><th class="num">share</th></tr></thead>
         <tbody>

@@ -13,7 +13,7 @@ export function Layers() {
   const line = (layer, op, place, n) => html`
     <tr><th class="layer" scope="row">${layer}</th><td class="op">${op}</td><td><i class=${`sign ${place === 'in_flight' ? 'flight' : place}`}></i> ${place.replace('_', ' ')}</td><td class="num">${count(n)}</td><td></td></tr>`;
   return html`
-    <section class="card" aria-labelledby="sum-title">
+    <section class="card" id="conservation" tabindex="-1" aria-labelledby="sum-title">
       <header><h2 id="sum-title">Conservation</h2><span class="soft small mono">at #${count(now.watermark)}</span></header>
       <table class="sum">
         <tbody>

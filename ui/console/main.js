@@ -4,7 +4,7 @@ import { effect, html, render, useEffect, useState } from '../shared/preact.js';
 import { Verdict } from '../shared/verdict.js';
 import { forget, remember, takeToken, token } from '../shared/session.js';
 import { bytes, clock, count } from '../shared/format.js';
-import { beat, choose, dataAge, dialog, loadSales, opening, orderId, saleId, sales, serverNow, signedIn, state, word } from './model.js';
+import { beat, choose, dataAge, dialog, loadSales, opening, orderId, saleId, sales, serverNow, signedIn, sku, state, word } from './model.js';
 import { Hero } from './hero.js';
 import { Curve } from './curve.js';
 import { Funnel } from './funnel.js';
@@ -29,10 +29,15 @@ function App() {
 function Bar() {
   const showOffence = (event) => {
     event.preventDefault();
-    const first = state.value.offence.verdict.first_offence;
-    orderId.value = first?.seq ? `#${first.seq}` : (first?.order ?? '');
-    document.getElementById('timeline').scrollIntoView();
-    document.getElementById('timeline').focus();
+    const { now, offence } = state.value;
+    const first = offence.verdict.first_offence;
+    const item = now.items.find((one) => first?.what.split(/[\s:]/).includes(one.sku));
+    if (first?.seq || first?.order) orderId.value = first.seq ? `#${first.seq}` : first.order;
+    else if (!item) return location.assign(`/report/${encodeURIComponent(now.sale)}#audit`);
+    else if (now.items.length > 1) sku.value = item.sku;
+    const place = document.getElementById(first?.seq || first?.order ? 'timeline' : 'conservation');
+    place.scrollIntoView();
+    place.focus({ preventScroll: true });
   };
   return html`<${Verdict} state=${state.value} word=${word.value} ageMs=${dataAge()} onOffence=${showOffence} />`;
 }

@@ -58,7 +58,8 @@ export function show(id) {
   if (!id) return;
   const happened = (kind) => (data) => {
     const before = state.value;
-    receivedAt = performance.now();
+    // A log entry carries no time of the server's, and no numbers.
+    if (kind !== 'log') receivedAt = performance.now();
     state.value = full(before, kind, data);
     if (kind !== 'log') announce(before, state.value);
   };

@@ -51,20 +51,32 @@ function Bar({ lane, most, ran }) {
   `;
 }
 
-/** One mark per seed, at what it oversold: the distribution, with nothing left out. */
+const KINDS = [['oversold', 'oversold'], ['lost', 'lost'], ['phantom', 'that nobody has']];
+
+/** Units that a seed sold too often, lost, or left to nobody. */
+const missed = (seed) => KINDS.reduce((sum, [kind]) => sum + seed[kind], 0);
+const kindsOf = (seed) => KINDS.filter(([kind]) => seed[kind] > 0).map(([kind, word]) => `${count(seed[kind])} ${word}`).join(', ');
+
+/** How many seeds went wrong, in which way, and how far. */
+function spread(seeds) {
+  const told = KINDS.map(([kind, word]) => [word, seeds.filter((seed) => seed[kind] > 0).length, Math.max(...seeds.map((seed) => seed[kind]))]).filter(([, n]) => n > 0);
+  if (told.length === 0) return `no seed of ${seeds.length} went wrong`;
+  return told.map(([word, n, up]) => `${n} of ${seeds.length} seeds: up to ${count(up)} ${word}`).join('; ');
+}
+
+/** One mark per seed, at how far it went wrong: the distribution, with nothing left out. */
 function Seeds({ lane, seeds }) {
   const [table, setTable] = useState(false);
   if (seeds.length < 2) return null;
-  const most = Math.max(1, ...seeds.map((seed) => seed.oversold));
-  const bad = seeds.filter((seed) => seed.oversold > 0).length;
+  const most = Math.max(1, ...seeds.map(missed));
   return html`
     <div class="seeds">
-      <span class="small soft">${bad === 0 ? `no seed of ${seeds.length} oversold` : `${bad} of ${seeds.length} seeds oversold, up to ${count(Math.max(...seeds.map((seed) => seed.oversold)))}`}</span>
+      <span class="small soft">${spread(seeds)}</span>
       <button class="plain" aria-pressed=${table} onClick=${() => setTable(!table)}>${table ? 'view as picture' : 'view as table'}</button>
       ${table ? html`
-        <div class="scroll" tabindex="0" role="region" aria-label=${`Seeds of ${lane.name}`}><table><thead><tr><th>seed</th><th class="num">sold</th><th class="num">oversold</th><th class="num">ms</th></tr></thead>
-          <tbody>${seeds.map((seed) => html`<tr key=${seed.seed}><td>${seed.seed}</td><td class="num">${count(seed.sold)}</td><td class="num">${count(seed.oversold)}</td><td class="num">${count(seed.ms)}</td></tr>`)}</tbody></table></div>` : html`
-        <div class="dots" role="img" aria-label=${`Oversold units of ${seeds.length} seeds`}>${seeds.map((seed) => html`<i key=${seed.seed} class=${seed.oversold > 0 ? 'bad' : ''} style=${{ height: `${seed.oversold > 0 ? 14 + (seed.oversold / most) * 86 : 8}%` }} title=${`seed ${seed.seed}: ${seed.oversold} oversold`}></i>`)}</div>`}
+        <div class="scroll" tabindex="0" role="region" aria-label=${`Seeds of ${lane.name}`}><table><thead><tr><th>seed</th><th class="num">sold</th><th class="num">oversold</th><th class="num">lost</th><th class="num">phantom</th><th class="num">ms</th></tr></thead>
+          <tbody>${seeds.map((seed) => html`<tr key=${seed.seed}><td>${seed.seed}</td><td class="num">${count(seed.sold)}</td><td class="num">${count(seed.oversold)}</td><td class="num">${count(seed.lost)}</td><td class="num">${count(seed.phantom)}</td><td class="num">${count(seed.ms)}</td></tr>`)}</tbody></table></div>` : html`
+        <div class="dots" role="img" aria-label=${`Units of ${seeds.length} seeds that were oversold, lost or nobody's: ${spread(seeds)}`}>${seeds.map((seed) => html`<i key=${seed.seed} class=${missed(seed) > 0 ? 'bad' : ''} style=${{ height: `${missed(seed) > 0 ? 14 + (missed(seed) / most) * 86 : 8}%` }} title=${`seed ${seed.seed}: ${kindsOf(seed) || 'exact'}`}></i>`)}</div>`}
     </div>
   `;
 }

@@ -7,6 +7,8 @@ import { Lane } from './lane.js';
 
 const race = signal(null);
 const trouble = signal('');
+/** Why the last race did not begin; stands until another try. */
+const refused = signal('');
 
 /** How often a race that runs is looked at. */
 const LOOK_MS = 500;
@@ -27,13 +29,13 @@ function App() {
       <header class="intro">
         <div>
           <h1>The race</h1>
-          <p class="soft">The same crowd, with real concurrency, buys from the same stock in several ways. Nothing is simulated: every lane has tables of its own.
-            Units are those of a lane's worst seed; a lane that did not oversell this time says so.</p>
+          <p class="soft">The same crowd, with real concurrency, buys from the same stock in several ways. Nothing is simulated, and one thing is arranged: the
+            counter in front lives in this process, and one of its clients in twenty dies between counter and table. Units are those of a lane's worst seed; a lane that did not oversell this time says so.</p>
         </div>
         <${Start} />
       </header>
       ${race.value?.error && html`<p class="fault" role="alert">It ended early: ${race.value.error}</p>`}
-      ${trouble.value && html`<p class="fault" role="alert">${trouble.value}</p>`}
+      ${[refused.value, trouble.value].map((said) => said && html`<p class="fault" role="alert">${said}</p>`)}
       <${Lanes} />
       <p class="soft small links"><a href="/">Console</a> · The guarded lanes lock or count atomically; the others leave a gap between reading and writing.</p>
     </main>
@@ -62,16 +64,16 @@ function Start() {
     event.preventDefault();
     const form = new FormData(event.target);
     const wish = Object.fromEntries(['seeds', 'units', 'customers'].map((name) => [name, Number(form.get(name))]));
-    trouble.value = '';
-    await ask('POST', '/v1/demo/race', wish).catch((error) => (trouble.value = error.message));
-    document.getElementById('milestones').textContent = 'The race has begun.';
+    refused.value = '';
+    await ask('POST', '/v1/demo/race', wish).catch((error) => (refused.value = error.message));
+    if (!refused.value) document.getElementById('milestones').textContent = 'The race has begun.';
     await refresh();
   };
   return html`
     <form class="start" onSubmit=${start}>
-      <label>Seeds<input name="seeds" type="number" min="1" max="100" value="20" required /></label>
-      <label>Units<input name="units" type="number" min="1" max="10000" value="100" required /></label>
-      <label>Customers<input name="customers" type="number" min="1" max="100000" value="2000" required /></label>
+      <label>Seeds<input name="seeds" type="number" min="1" max="100" defaultValue="20" required /></label>
+      <label>Units<input name="units" type="number" min="1" max="10000" defaultValue="100" required /></label>
+      <label>Customers<input name="customers" type="number" min="1" max="100000" defaultValue="2000" required /></label>
       <button class="primary" disabled=${running || !race.value}>${running ? 'Running …' : 'Race'}</button>
     </form>
   `;
@@ -81,7 +83,10 @@ function Lanes() {
   const lanes = race.value?.lanes ?? [];
   if (lanes.length === 0) return html`<p class="card empty">${race.value ? 'No race has been run yet.' : trouble.value ? '' : 'Reading …'}</p>`;
   const most = Math.max(...lanes.flatMap((lane) => [lane.stock, ...(lane.seeds ?? []).map((seed) => seed.sold)]), 1);
-  return html`<ol class="lanes">${lanes.map((lane) => html`<${Lane} key=${lane.id} lane=${lane} most=${most} running=${race.value.state === 'running'} />`)}</ol>`;
+  const missing = !lanes.some((lane) => lane.id.startsWith('postgres'));
+  return html`
+    ${missing && html`<p class="soft small missing">Four lanes are missing: they need a PostgreSQL. Start with <code>DATABASE_URL</code> set to one without TLS.</p>`}
+    <ol class="lanes">${lanes.map((lane) => html`<${Lane} key=${lane.id} lane=${lane} most=${most} running=${race.value.state === 'running'} />`)}</ol>`;
 }
 
 async function refresh() {

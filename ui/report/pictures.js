@@ -56,7 +56,7 @@ function crosses(oversold, height) {
 
 /** Stacked units over time, the refusals per second as a line, and the marks. */
 export function curvePicture(state, start) {
-  const box = { left: 56, top: 26, width: 744, height: 214 };
+  const box = { left: 64, top: 26, width: 712, height: 214 };
   const [from, to] = windowOf(state, start, false);
   const all = state.points.map(([at, ...rest]) => [(at - start) / 1000, ...rest]);
   const before = all.filter(([t]) => t < from).at(-1);

@@ -19,11 +19,11 @@ export function report(data) {
   return `${patterns()}${verdict(data, state)}<main>
     ${head(snapshot, data)}
     ${units(sums, audit?.oversold ?? snapshot.verdict.oversold)}
-    <section><h2>Draining</h2>${curvePicture(state, start)}${marks(snapshot, start)}</section>
-    <section><h2>Funnel</h2>${funnel(snapshot.funnel)}</section>
+    <section><h2>Draining</h2>${curvePicture(state, start)}<p class="soft legend"><svg viewBox="0 0 26 8" aria-hidden="true"><path class="refusals" d="M0 4h26"/></svg>refused per second (axis on the right)</p>${marks(snapshot, start)}</section>
+    <section><h2>Funnel</h2><p class="soft">From requests to accepted: answered by this process since it started. From settled on: the ledger's.</p>${funnel(snapshot.funnel)}</section>
     <section><h2>Latency by outcome</h2>${latency(snapshot.latency)}</section>
     <section><h2>Conservation</h2>${sum(snapshot, sums)}</section>
-    ${audit ? `<section><h2>Audit</h2>${audited(audit)}</section>` : ''}
+    ${audit ? `<section id="audit"><h2>Audit</h2>${audited(audit)}</section>` : ''}
     ${data.crowd ? `<section><h2>The crowd</h2>${crowd(data.crowd)}</section>` : ''}
     <section><h2>Event log</h2>${log(snapshot.log ?? [])}</section>
     <footer class="soft"><p>Sluice ${text(snapshot.process?.version)} · gate: ${text(snapshot.process?.gate)} · queue: ${text(snapshot.process?.queue)} · ledger: ${text(snapshot.process?.ledger)}</p>
@@ -32,17 +32,30 @@ export function report(data) {
 }
 
 function verdict({ audit, snapshot }, state) {
-  const v = audit ?? snapshot?.verdict;
-  const conserved = audit ? audit.conservation_errors === 0 && audit.stock?.conserved !== false : snapshot?.conserved;
-  const broken = v && (v.oversold || v.undersold || v.broken_promises || !conserved || state?.offence);
+  const v = sumOf(audit, state?.offence?.verdict ?? snapshot?.verdict);
+  const conserved = v && v.conservation_errors === 0 && audit?.stock?.conserved !== false && (audit ?? snapshot).conserved !== false;
+  const broken = v && (v.oversold || v.undersold || v.broken_promises || !conserved || state?.offence || audit?.verdict === 'violation');
   const entry = (name, value) => `<div><dt>${name}</dt><dd>${value}</dd></div>`;
   const first = snapshot?.verdict?.first_offence;
   return `<section class="verdict ${v ? (broken ? 'broken' : 'exact') : 'unknown'}" aria-label="Verdict"><div><dl>
     ${entry('OVERSOLD', count(v?.oversold))}${entry('UNDERSOLD', count(v?.undersold))}${entry('BROKEN PROMISES', count(v?.broken_promises))}
     <div class="conserved"><dt>CONSERVED</dt><dd>${v ? (conserved ? '✓<span class="hidden">yes</span>' : '✗<span class="hidden">no</span>') : '–'}</dd></div></dl>
     <span class="asof">${snapshot ? `as of <span class="mono">#${count(audit?.stock?.watermark ?? snapshot.watermark)}</span>${audit ? `, audit: ${text(audit.verdict)}` : ''}` : ''}</span>
-    ${broken && first ? `<span>First at #${count(first.seq)}: ${text(first.what)}</span>` : ''}
+    ${broken && first ? `<span>${first.seq ? `First at #${count(first.seq)}` : 'First'}: ${text(first.what)}</span>` : ''}
   </div></section>`;
+}
+
+/** What must be 0, as the live page sums it up: the worst of what the audit found and of what was seen while it ran. */
+function sumOf(audit, seen) {
+  if (!audit) return seen ? { conservation_errors: 0, ...seen } : null;
+  const found = (...names) => names.reduce((sum, name) => sum + (audit[name] ?? 0), 0);
+  const most = (name, n) => Math.max(n, seen?.[name] ?? 0);
+  return {
+    oversold: most('oversold', found('oversold')),
+    undersold: most('undersold', found('undersold')),
+    broken_promises: most('broken_promises', found('broken_promises', 'lost')),
+    conservation_errors: most('conservation_errors', found('conservation_errors', 'leaked', 'doubled')),
+  };
 }
 
 function head(snapshot, { made_at: made, by }) {

@@ -26,10 +26,10 @@ export function full(state, kind, data) {
 }
 
 /** The snapshot that leads another tab to this state. */
-export const snapshotOf = (state) => ({ ...state.now, curve: null, points: state.points, marks: state.marks, log: [...state.log].reverse(), heat: state.heat });
+export const snapshotOf = (state) => ({ ...state.now, curve: null, points: state.points, marks: state.marks, log: [...state.log].reverse(), heat: state.heat, offence: state.offence });
 
 function begun(before, snapshot) {
-  const { curve, points, marks, log, heat, ...now } = snapshot;
+  const { curve, points, marks, log, heat, offence, ...now } = snapshot;
   const entries = [...(log ?? [])].sort((a, b) => Date.parse(b.at) - Date.parse(a.at) || (b.seq ?? 0) - (a.seq ?? 0));
   const same = before?.now.sale === now.sale;
   const goesOn = same && !restarted(before.now, now);
@@ -41,7 +41,7 @@ function begun(before, snapshot) {
     recent: goesOn ? before.recent : [],
     // A process that started again counts from 0, so an older map says nothing about it.
     heat: heat ?? (goesOn ? before.heat : newHeat(now)),
-    offence: same ? before.offence : null,
+    offence: worst(same ? before.offence : null, offence),
   };
   return ticked(state, now);
 }
@@ -59,7 +59,7 @@ function ticked(state, now) {
     heat: heated(state.heat, state.now, now, at),
     points: extended(state.points, [at, sums.available, sums.in_flight, sums.held, sums.sold, refusedPerSecond(recent)]),
     // Once something was wrong it is said as long as the page is open, whatever later ticks say.
-    offence: state.offence ?? offenceOf(now),
+    offence: worst(state.offence, offenceOf(now)),
   };
 }
 
@@ -84,6 +84,18 @@ function offenceOf(now) {
   const wrong = (v.oversold || 0) + (v.undersold || 0) + (v.broken_promises || 0) + (v.conservation_errors || 0);
   return wrong > 0 || now.conserved === false ? { at: now.server_time, watermark: now.watermark, verdict: v, conserved: now.conserved } : null;
 }
+
+/** Two offences as one: the worst numbers, since the first of them was seen; its words lead to a move or an order if any do. */
+export function worst(kept, next) {
+  if (!kept || !next) return kept ?? next ?? null;
+  const [one, other] = [kept.verdict, next.verdict];
+  const verdict = Object.fromEntries(NUMBERS.map((name) => [name, Math.max(one[name] ?? 0, other[name] ?? 0)]));
+  const leads = (first) => first?.seq || first?.order;
+  const first_offence = [one, other].map((v) => v.first_offence).find(leads) ?? one.first_offence ?? other.first_offence ?? null;
+  return { ...kept, verdict: { ...verdict, first_offence } };
+}
+
+const NUMBERS = ['oversold', 'undersold', 'broken_promises', 'conservation_errors'];
 
 const restarted = (before, now) => now.process.uptime_seconds < before.process.uptime_seconds;
 

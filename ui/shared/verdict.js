@@ -3,13 +3,13 @@
 import { html } from './preact.js';
 import { age, count } from './format.js';
 
-/** The four words of the verdict with their numbers; `null` is not known yet. */
-export function verdictOf(now) {
-  const v = now?.verdict;
+/** The words of the verdict with their numbers, the worst that were seen; `null` is not known yet. */
+function verdictOf(state) {
+  const v = state?.offence?.verdict ?? state?.now.verdict;
   return [
-    ['OVERSOLD', v ? v.oversold : null],
-    ['UNDERSOLD', v ? v.undersold : null],
-    ['BROKEN PROMISES', v ? v.broken_promises : null],
+    ['OVERSOLD', v ? (v.oversold ?? 0) : null],
+    ['UNDERSOLD', v ? (v.undersold ?? 0) : null],
+    ['BROKEN PROMISES', v ? (v.broken_promises ?? 0) : null],
   ];
 }
 
@@ -22,16 +22,16 @@ export function Verdict({ state, word, ageMs, onOffence, children }) {
     <section class=${`verdict ${kind}`} aria-label="Verdict">
       <div>
         <dl>
-          ${verdictOf(now).map(([name, n]) => html`<div><dt>${name}</dt><dd data-verdict=${name}>${count(n)}</dd></div>`)}
+          ${verdictOf(state).map(([name, n]) => html`<div><dt>${name}</dt><dd data-verdict=${name}>${count(n)}</dd></div>`)}
           <div class="conserved">
             <dt>CONSERVED</dt>
-            <dd data-verdict="CONSERVED">${now ? (now.conserved ? html`<span aria-hidden="true">✓</span><span class="hidden">yes</span>` : html`<span aria-hidden="true">✗</span><span class="hidden">no</span>`) : '–'}</dd>
+            <dd data-verdict="CONSERVED">${now ? (now.conserved && !offence ? html`<span aria-hidden="true">✓</span><span class="hidden">yes</span>` : html`<span aria-hidden="true">✗</span><span class="hidden">no</span>`) : '–'}</dd>
           </div>
         </dl>
         <span class="asof">
           ${now && html`as of <span class="mono" data-watermark>#${count(now.watermark)}</span>, <span class="age">${age(ageMs)} ago</span>`}
         </span>
-        ${offence && html`<a href="#offence" onClick=${onOffence}>${offenceText(offence)}</a>`}
+        ${offence && html`<a href="#conservation" onClick=${onOffence}>${offenceText(offence)}</a>`}
         <div class="right">${children}<${Freshness} word=${word} ageMs=${ageMs} /></div>
       </div>
     </section>
@@ -40,7 +40,8 @@ export function Verdict({ state, word, ageMs, onOffence, children }) {
 
 function offenceText({ watermark, verdict }) {
   const first = verdict.first_offence;
-  return first ? `First at #${count(first.seq)}: ${first.what}` : `First seen at #${count(watermark)}`;
+  if (!first) return `First seen at #${count(watermark)}`;
+  return first.seq ? `First at #${count(first.seq)}: ${first.what}` : `First seen at #${count(watermark)}: ${first.what}`;
 }
 
 /** Live, polling, stale 4 s, disconnected. */

@@ -2,25 +2,25 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use axum::http::StatusCode;
 
 use crate::gate::{GateView, Refusal};
 use crate::ledger::SaleRecord;
-use crate::model::{Item, OrderRecord, OrderState, Places, Reason, Sale, SaleState, Time, Units, limits};
+use crate::model::{Item, OrderId, OrderRecord, OrderState, Places, Reason, Sale, SaleState, Time, Units, limits};
 
 const SHELL: &str = include_str!("../../../ui/buyer/shell.html");
 const SALE: &str = include_str!("../../../ui/buyer/sale.html");
 const ITEM: &str = include_str!("../../../ui/buyer/item.html");
 const ORDER: &str = include_str!("../../../ui/buyer/order.html");
 const CANCEL: &str = include_str!("../../../ui/buyer/cancel.html");
-/// A page that waits for something asks again by itself, also without JavaScript.
-const ASK_AGAIN: &str = r#"<noscript><meta http-equiv="refresh" content="2"></noscript>"#;
+const PROBLEM: &str = include_str!("../../../ui/buyer/problem.html");
 
 /// What a buyer filled in, or will.
 pub(super) struct Wish {
     pub(super) key: String,
+    /// Whether there was one before it that has its order: then the key of that one is forgotten.
+    pub(super) another: bool,
     pub(super) customer: String,
     pub(super) sku: String,
     pub(super) quantity: String,
@@ -29,8 +29,8 @@ pub(super) struct Wish {
 /// What came of the form just sent, if it is no order.
 pub(super) enum Notice {
     Refused(Refusal),
-    /// There is an order under this key, for something else.
-    OrderedOtherwise,
+    /// There is an order under this key, this one, for something else.
+    OrderedOtherwise(OrderId),
     NotNow,
     /// What is wrong with the form, in words.
     Wrong(String),
@@ -68,7 +68,7 @@ pub(super) fn sale(
         SaleState::Ended => ("Over", false),
     };
     let most = sale.per_customer_limit.map_or(10, Units::get).min(limits::LINE_UNITS_MAX);
-    let items: String = seats.iter().map(|seat| seat.html(&seats, sale, now, wish)).collect();
+    let items: String = seats.iter().map(|seat| seat.html(&seats, state, wish)).collect();
     let body = fill(
         SALE,
         &[
@@ -77,9 +77,10 @@ pub(super) fn sale(
             ("now", now.to_string().into()),
             ("opens_at", sale.window.opens_at.map(|time| time.to_string()).unwrap_or_default().into()),
             ("sale", text(sale.id.as_str())),
-            ("when", when(sale, state, left).into()),
-            ("notice", notice.map(notice_html).unwrap_or_default().into()),
+            ("when", when(sale, state, left, now).into()),
+            ("notice", notice.map(|notice| notice_html(notice, sale)).unwrap_or_default().into()),
             ("key", text(&wish.key)),
+            ("another", if wish.another { "data-another" } else { "" }.into()),
             ("legend", if seats.len() == 1 { "What there is" } else { "Choose one" }.into()),
             ("items", items.into()),
             ("customer", text(&wish.customer)),
@@ -90,14 +91,14 @@ pub(super) fn sale(
             ("promise", promise(sale).into()),
         ],
     );
-    let head = if state == SaleState::Scheduled { ASK_AGAIN } else { "" };
-    shell(&sale.name, head, &body)
+    let again = format!("/s/{}", sale.id);
+    shell(&sale.name, if state == SaleState::Scheduled { Some(&again) } else { None }, &body)
 }
 
 /// The page of an order.
 pub(super) fn order(sale: &Sale, record: &OrderRecord, now: Time) -> String {
     let OrderRecord { order, state, reason, expires_at, .. } = record;
-    let until = expires_at.map(clock_html).unwrap_or_default();
+    let until = expires_at.map(|at| clock_html(at, now)).unwrap_or_default();
     let (title, said) = match (state, reason) {
         (OrderState::Accepted, _) => ("Your order is in", "It is accepted and will be kept. One moment …".to_owned()),
         (OrderState::Held, _) => ("It is yours to pay for", format!("Held for you until {until}")),
@@ -131,7 +132,14 @@ pub(super) fn order(sale: &Sale, record: &OrderRecord, now: Time) -> String {
             ("action", action.into()),
         ],
     );
-    shell(title, if *state == OrderState::Accepted { ASK_AGAIN } else { "" }, &body)
+    let again = format!("/s/{}/orders/{}", sale.id, order.id);
+    shell(title, if *state == OrderState::Accepted { Some(&again) } else { None }, &body)
+}
+
+/// The page of a problem.
+pub(super) fn problem(title: &str, detail: &str) -> String {
+    let title = if title.is_empty() { "That did not work" } else { title };
+    shell(title, None, &fill(PROBLEM, &[("title", text(title)), ("detail", text(detail))]))
 }
 
 /// An item and where its units are.
@@ -153,16 +161,20 @@ impl<'a> Seat<'a> {
             .collect()
     }
 
-    fn html(&self, all: &[Seat<'_>], sale: &Sale, now: Time, wish: &Wish) -> String {
+    fn html(&self, all: &[Seat<'_>], state: SaleState, wish: &Wish) -> String {
         let Seat { item, places, available } = self;
         let chosen = all.len() == 1 || item.sku.as_str() == wish.sku;
         let (class, status) = match (available.get(), places.held.get()) {
             (0, 0) => ("gone", "Sold out: every unit is sold.".to_owned()),
+            _ if state == SaleState::Ended => ("gone", "No longer on sale.".to_owned()),
             (0, held) => {
-                // No hold that exists now lasts longer than one that begins now.
-                let by = clock_html(now.after(Duration::from_secs(sale.hold_seconds.into())));
                 let held = grouped(held);
-                ("held", format!("All units are in other people's checkouts; {held} could come back by {by}."))
+                (
+                    "held",
+                    format!(
+                        "All units are in other people's checkouts; {held} could come back as their time runs out."
+                    ),
+                )
             }
             (left, _) => ("", format!("{} of {} left", grouped(left), grouped(places.stock.get()))),
         };
@@ -180,10 +192,10 @@ impl<'a> Seat<'a> {
     }
 }
 
-fn when(sale: &Sale, state: SaleState, left: bool) -> String {
+fn when(sale: &Sale, state: SaleState, left: bool, now: Time) -> String {
     match (state, sale.window.opens_at) {
         (SaleState::Draft, _) => "Not open yet".into(),
-        (SaleState::Scheduled, Some(opens)) => format!("Opens at {}", clock_html(opens)),
+        (SaleState::Scheduled, Some(opens)) => format!("Opens at {}", clock_html(opens, now)),
         (SaleState::Scheduled, None) => "Opens soon".into(),
         (SaleState::Open, _) if left => "Open now".into(),
         (SaleState::Open, _) => "Every unit is taken".into(),
@@ -196,13 +208,29 @@ fn promise(sale: &Sale) -> String {
     let limit = sale.per_customer_limit.map(|limit| format!("At most {} per customer. ", limit.get()));
     let hold = match sale.hold_seconds {
         0 => "What you order is yours at once.".into(),
-        seconds if seconds < 120 => format!("What you order is held for you for {seconds} seconds."),
-        seconds => format!("What you order is held for you for {} minutes.", seconds / 60),
+        seconds => format!("What you order is held for you for {}.", lasting(seconds)),
     };
     format!("{}{hold} Clicking twice orders once.", limit.unwrap_or_default())
 }
 
-fn notice_html(notice: &Notice) -> String {
+/// 150 as 2 minutes 30 seconds; less than two minutes are seconds.
+fn lasting(seconds: u32) -> String {
+    if seconds < 120 {
+        return format!("{seconds} second{}", if seconds == 1 { "" } else { "s" });
+    }
+    let parts = [
+        (seconds / 86_400, "day"),
+        (seconds / 3_600 % 24, "hour"),
+        (seconds / 60 % 60, "minute"),
+        (seconds % 60, "second"),
+    ];
+    let said = parts.iter().filter(|(count, _)| *count > 0);
+    said.map(|(count, unit)| format!("{count} {unit}{}", if *count == 1 { "" } else { "s" }))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn notice_html(notice: &Notice, sale: &Sale) -> String {
     let said: Cow<'_, str> = match notice {
         Notice::Refused(Refusal::SoldOut { may_return: true, .. }) => {
             "Not this time: every unit is taken. Some are only held and may come back.".into()
@@ -214,7 +242,11 @@ fn notice_html(notice: &Notice) -> String {
         Notice::Refused(Refusal::NotOpen { .. }) => "The sale is not open yet.".into(),
         Notice::Refused(Refusal::Paused) => "The sale is paused for a moment. Nothing was ordered.".into(),
         Notice::Refused(Refusal::Ended) => "The sale is over.".into(),
-        Notice::OrderedOtherwise => "You have an order already, for something else than this.".into(),
+        Notice::OrderedOtherwise(first) => {
+            let link = format!(r#"<a href="/s/{}/orders/{first}">an order already</a>"#, text(sale.id.as_str()));
+            let more = "To order this as well, press the button once more.";
+            format!("You have {link}, for something else than this. {more}").into()
+        }
         Notice::NotNow => "That did not work. Press the button again: nothing is ordered twice.".into(),
         Notice::Wrong(detail) => text(detail),
     };
@@ -246,15 +278,22 @@ fn grouped(count: u32) -> String {
     digits.char_indices().fold(String::new(), |text, (at, digit)| text + comma(at) + digit.encode_utf8(&mut [0; 4]))
 }
 
-/// A time of day; the script turns it into the reader's own.
-fn clock_html(time: Time) -> String {
-    let whole = time.to_string();
-    let day = whole.get(11..19).unwrap_or(&whole);
-    format!(r#"<time datetime="{whole}">{day} UTC</time>"#)
+/// A time of day, with its date if that is another day than now; the script turns it into the reader's own.
+fn clock_html(time: Time, now: Time) -> String {
+    let (whole, today) = (time.to_string(), now.to_string());
+    let (date, clock) = (whole.get(..10).unwrap_or(&whole), whole.get(11..19).unwrap_or_default());
+    let date = if today.starts_with(date) { String::new() } else { format!("{date} ") };
+    format!(r#"<time datetime="{whole}">{date}{clock} UTC</time>"#)
 }
 
-fn shell(title: &str, head: &str, body: &str) -> String {
-    fill(SHELL, &[("title", text(title)), ("head", head.into()), ("body", body.into())])
+/// A page that waits for something asks at this address again by itself, also without JavaScript.
+fn shell(title: &str, again: Option<&str>, body: &str) -> String {
+    let refresh =
+        |at: &str| format!(r#"<noscript><meta http-equiv="refresh" content="2;url={}"></noscript>"#, text(at));
+    fill(
+        SHELL,
+        &[("title", text(title)), ("head", again.map(refresh).unwrap_or_default().into()), ("body", body.into())],
+    )
 }
 
 /// Puts the values into the template; each name stands there as `{{name}}`, and values are not looked into again.
@@ -296,6 +335,20 @@ mod tests {
     #[test]
     fn large_numbers_are_grouped() {
         assert_eq!([7, 999, 1_000, 12_345, 1_234_567].map(grouped), ["7", "999", "1,000", "12,345", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_time_is_said_as_long_as_it_is() {
+        let said = [1, 90, 150, 600, 3_600, 90_061].map(lasting);
+        let words = ["1 second", "90 seconds", "2 minutes 30 seconds", "10 minutes", "1 hour"];
+        assert_eq!((&said[..5], said[5].as_str()), (&words.map(String::from)[..], "1 day 1 hour 1 minute 1 second"));
+    }
+
+    #[test]
+    fn another_day_is_said_with_its_date() {
+        let at = |ms| clock_html(Time::from_millis(ms), Time::from_millis(0));
+        assert!(at(3_600_000).ends_with(">01:00:00 UTC</time>"), "{}", at(3_600_000));
+        assert!(at(3 * 86_400_000).ends_with(">1970-01-04 00:00:00 UTC</time>"), "{}", at(3 * 86_400_000));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 use super::story::{Entry, LOG_ENTRIES_MAX, Story};
 use super::tally::Tally;
-use super::tick::{Bye, Snapshot, Tick};
+use super::tick::{Bye, Snapshot, Tick, VerdictJson};
 use crate::ledger::Move;
 use crate::model::{Sale, SaleId, Seq};
 
@@ -43,6 +43,8 @@ struct State {
     /// The latest snapshot, and the number of the last event that is part of it.
     snapshot: Option<(u64, Bytes)>,
     notes_seen: u64,
+    /// The worst that was ever found: rows that are put right again do not undo what buyers were told meanwhile.
+    worst: VerdictJson,
 }
 
 impl Feed {
@@ -55,6 +57,7 @@ impl Feed {
             number: 0,
             snapshot: None,
             notes_seen: 0,
+            worst: VerdictJson::default(),
         };
         Self { state: Mutex::new(state), sent: broadcast::Sender::new(BEHIND_EVENTS_MAX) }
     }
@@ -83,6 +86,13 @@ impl Feed {
         if let Some(bye) = bye {
             self.send(&mut state, event("bye", None, &bye), true);
         }
+    }
+
+    /// The worst verdict so far, this one included. It stands as long as the process lives.
+    pub(super) fn worst(&self, found: VerdictJson) -> VerdictJson {
+        let mut state = self.state();
+        state.worst.worsen(found);
+        state.worst.clone()
     }
 
     /// Does something with the story.

@@ -78,6 +78,20 @@ impl Drop for Judge {
 }
 
 impl VerdictJson {
+    /// Takes what is worse of another verdict. The first offence stays the first, unless only a later one leads anywhere.
+    pub(super) fn worsen(&mut self, other: VerdictJson) {
+        self.oversold = self.oversold.max(other.oversold);
+        self.undersold = self.undersold.max(other.undersold);
+        self.broken_promises = self.broken_promises.max(other.broken_promises);
+        self.conservation_errors = self.conservation_errors.max(other.conservation_errors);
+        let leads = |offence: &Offence| offence.seq.is_some() || offence.order.is_some();
+        let kept = self.first_offence.take();
+        self.first_offence = match (kept, other.first_offence) {
+            (Some(kept), Some(other)) if !leads(&kept) && leads(&other) => Some(other),
+            (kept, other) => kept.or(other),
+        };
+    }
+
     /// Whether all is well.
     pub(super) fn is_clean(&self) -> bool {
         self.oversold + self.undersold + self.broken_promises + self.conservation_errors == 0
@@ -129,5 +143,29 @@ fn found(audit: &Audit) -> VerdictJson {
         broken_promises: audit.broken_promises + audit.lost,
         conservation_errors: audit.conservation_errors + audit.leaked + audit.doubled,
         first_offence: first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Seq;
+
+    fn found(oversold: u64, seq: Option<u64>, what: &str) -> VerdictJson {
+        let first_offence = Some(Offence { seq: seq.map(Seq), order: None, what: what.to_owned() });
+        VerdictJson { oversold, first_offence, ..VerdictJson::default() }
+    }
+
+    #[test]
+    fn what_was_wrong_once_stays_wrong_and_leads_to_a_move_if_any_does() {
+        let mut worst = VerdictJson::default();
+        worst.worsen(VerdictJson::default());
+        assert!(worst.is_clean() && worst.first_offence.is_none());
+        worst.worsen(found(3, None, "a row"));
+        worst.worsen(VerdictJson::default());
+        assert_eq!(worst, found(3, None, "a row"));
+        worst.worsen(found(1, Some(7), "a move"));
+        worst.worsen(found(2, Some(9), "a later move"));
+        assert_eq!(worst, found(3, Some(7), "a move"));
     }
 }

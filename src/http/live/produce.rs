@@ -152,6 +152,7 @@ impl Producer {
         let tally = tally.as_deref();
         let (orders, marks, verdict) =
             self.feed.with_story(|story| (story.orders, story.marks(sale, now), self.judge.verdict(story, &stock)));
+        let verdict = self.feed.worst(verdict);
         let uptime = api.shop.clock.monotonic().saturating_sub(api.started);
         Tick {
             sale: sale.id.clone(),
@@ -228,7 +229,7 @@ impl Producer {
     /// A tick that cannot be made is said once; the age of the last one says the rest.
     fn complain(&mut self, error: &Error) {
         if let Error::Damaged(what, why) = error {
-            let verdict = self.judge.unreadable(format!("{what}: {why}"));
+            let verdict = self.feed.worst(self.judge.unreadable(format!("{what}: {why}")));
             let now = self.api.shop.clock.now();
             self.feed.tick_again(|tick| {
                 (tick.server_time, tick.conserved, tick.verdict) = (now, false, verdict);
