@@ -2,13 +2,15 @@
 //! environment before a file `.env`, that before the default.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, ValueEnum, ValueHint};
 
 /// What `sluice serve` may be told.
 #[derive(Debug, Args)]
@@ -36,7 +38,7 @@ pub struct Process {
     /// Address to listen on; a worker, which answers /livez, /readyz and /metrics alone, listens only if told.
     /// An API that others can reach needs a token of your own [default: 127.0.0.1:8080]
     #[arg(long, env = "SLUICE_LISTEN", value_name = "IP:PORT")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Listen>,
 
     #[command(flatten)]
     #[expect(missing_docs, reason = "a comment here would replace the command's own")]
@@ -79,8 +81,17 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct DataFolder {
     /// Folder for the embedded database and the generated token
-    #[arg(long = "data", env = "SLUICE_DATA", default_value = "./sluice-data", value_name = "FOLDER")]
+    #[arg(long = "data", env = "SLUICE_DATA", default_value = DATA_DEFAULT, value_name = "FOLDER",
+        value_hint = ValueHint::DirPath, value_parser = OsStringValueParser::new().map(folder))]
     pub path: PathBuf,
+}
+
+/// Where an embedded Sluice keeps everything unless told otherwise.
+const DATA_DEFAULT: &str = "./sluice-data";
+
+/// An empty variable is as good as none.
+fn folder(text: OsString) -> PathBuf {
+    if text.is_empty() { DATA_DEFAULT.into() } else { text.into() }
 }
 
 /// Who may do what. Several tokens of a kind, parted by commas, live at once, so that one can be replaced without a gap.
@@ -134,13 +145,25 @@ pub fn load_env_file() -> anyhow::Result<()> {
     }
 }
 
+/// An address to listen on; none if the text is empty, for an empty variable is as good as none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen(Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = AddrParseError;
+    fn from_str(text: &str) -> Result<Self, AddrParseError> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|address| Self(Some(address))) }
+    }
+}
+
 /// Where an API listens unless told otherwise.
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
 impl Serve {
     /// Where to listen; `None` for a worker that was not told.
     pub fn listen(&self) -> Option<SocketAddr> {
-        self.process.listen.or((self.role != Role::Worker).then_some(LISTEN_DEFAULT))
+        let told = self.process.listen.and_then(|Listen(address)| address);
+        told.or((self.role != Role::Worker).then_some(LISTEN_DEFAULT))
     }
 
     /// Refuses what is unsafe or does not go together, saying what to do instead; otherwise answers with the servers to
@@ -160,7 +183,7 @@ impl Serve {
                  only this machine reaches, such as 127.0.0.1:8080"
             );
         }
-        if public && self.role != Role::Worker && given(&self.tokens.admin_token).is_none() {
+        if public && self.role != Role::Worker && each(&self.tokens.admin_token).next().is_none() {
             bail!(
                 "{} can be reached from other machines, and there is no admin token. Set SLUICE_ADMIN_TOKEN, or listen \
                  on 127.0.0.1",
@@ -186,8 +209,9 @@ impl Layers {
     /// The servers that were given: `None` if none was, an error that names what is missing if some were.
     pub fn servers(&self) -> anyhow::Result<Option<Servers>> {
         let database = self.database()?;
+        let in_parts = database.is_some() && given(&self.database_url).is_none();
         let all = [
-            ("DATABASE_URL", database.map(|url| url.0)),
+            (if in_parts { "DB_HOST" } else { "DATABASE_URL" }, database.map(|url| url.0)),
             ("REDIS_URL", given(&self.redis_url).map(str::to_owned)),
             ("RABBITMQ_URL", given(&self.rabbitmq_url).map(str::to_owned)),
         ];
@@ -227,8 +251,11 @@ impl Layers {
         if parts.iter().all(|(_, _, value)| value.is_none()) {
             return Ok(None);
         }
-        if let Some((name, ..)) = parts.iter().take(3).find(|(_, _, value)| value.is_none()) {
-            bail!("{name} is missing: a database needs DB_HOST, DB_USER and DB_NAME, or DATABASE_URL alone");
+        let missing = parts.iter().take(3).filter(|(_, _, value)| value.is_none()).map(|(name, ..)| *name);
+        let missing: Vec<&str> = missing.collect();
+        if let [_, others @ ..] = missing.as_slice() {
+            let (names, verb) = (missing.join(" and "), if others.is_empty() { "is" } else { "are" });
+            bail!("{names} {verb} missing: a database needs DB_HOST, DB_USER and DB_NAME, or DATABASE_URL alone");
         }
         if let Some(port) = given(&self.db_port).filter(|port| port.parse::<u16>().is_err()) {
             bail!("DB_PORT is {port:?}, which is no port. PostgreSQL's own is 5432");
@@ -299,6 +326,9 @@ mod tests {
     fn nothing_given_is_an_embedded_server_on_loopback() {
         assert!(matches!(checked(&[]), Ok(None)));
         assert!(matches!(checked(&["--listen", "[::1]:0", "--redis-url", ""]), Ok(None)));
+        let empty = Command::try_parse_from(["serve", "--listen", "", "--data", ""]).expect("good flags").serve;
+        assert_eq!(empty.listen(), Some(LISTEN_DEFAULT));
+        assert_eq!(empty.process.data.path, PathBuf::from(DATA_DEFAULT));
     }
 
     #[test]
@@ -306,6 +336,7 @@ mod tests {
         let refused = refusal(&["--listen", "0.0.0.0:8080"]);
         assert!(refused.contains("SLUICE_ADMIN_TOKEN"), "{refused}");
         refusal(&["--listen", "0.0.0.0:8080", "--admin-token", " "]);
+        refusal(&["--listen", "0.0.0.0:8080", "--admin-token", ",  ,"]);
         assert!(matches!(checked(&["--listen", "0.0.0.0:8080", "--admin-token", "hunter2"]), Ok(None)));
     }
 
@@ -325,7 +356,8 @@ mod tests {
             "REDIS_URL without DATABASE_URL and RABBITMQ_URL: a distributed Sluice needs all three, an embedded one none"
         );
         let two = ["--db-host", "h", "--db-user", "u", "--db-name", "n", "--redis-url", "r"];
-        assert!(refusal(&two).starts_with("DATABASE_URL and REDIS_URL without RABBITMQ_URL"), "{}", refusal(&two));
+        assert!(refusal(&two).starts_with("DB_HOST and REDIS_URL without RABBITMQ_URL"), "{}", refusal(&two));
+        assert!(refusal(&two[..6]).starts_with("DB_HOST without REDIS_URL and RABBITMQ_URL"), "{}", refusal(&two[..6]));
         assert!(refusal(&["--role", "worker"]).contains("REDIS_URL"));
     }
 
@@ -340,6 +372,8 @@ mod tests {
         assert_eq!((servers.redis.reveal(), servers.rabbitmq.reveal()), ("r", "q"));
         let refused = refusal(&[&others[..], &parts[..4]].concat());
         assert!(refused.starts_with("DB_NAME is missing"), "{refused}");
+        let refused = refusal(&[&others[..], &parts[..2]].concat());
+        assert!(refused.starts_with("DB_USER and DB_NAME are missing"), "{refused}");
         let refused = refusal(&[&others[..], &parts[..8], &["--db-port", "x"]].concat());
         assert!(refused.contains("DB_PORT") && !refused.contains("hunter2"), "{refused}");
         let url = ["--database-url", "postgres://u:hunter2@h/n"];

@@ -30,8 +30,6 @@ const QUEUE: &str = "queue.db";
 const LOCK: &str = "lock";
 /// How often a process says again that it waits for a server.
 const TELL_EVERY: Duration = Duration::from_secs(5);
-/// How long a stopping process waits for the queue to run empty.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// What runs a layer.
 #[derive(Debug, Clone)]
@@ -50,6 +48,8 @@ pub struct Deployment {
     pub shop: Arc<Shop>,
     /// What runs each layer, for people.
     pub layers: [Layer; 3],
+    /// The files of an embedded deployment.
+    stores: Vec<Store>,
     /// Held by the only process of an embedded deployment.
     alone: Option<File>,
     /// The clock that all processes of a distributed deployment share.
@@ -59,9 +59,21 @@ pub struct Deployment {
 /// Everything in this process and one data folder, which is created if it is missing. It must run within a tokio runtime.
 /// Fails with what to do if the folder is damaged, is newer than this program, or is served by another process.
 pub async fn embedded(data: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Deployment> {
-    create_private(data)?;
+    embedded_with(data, Schema::Migrate, clock).await
+}
+
+/// The same; with [`Schema::Check`] the folder has to be there, with this program's schema.
+pub async fn embedded_with(data: &Path, schema: Schema, clock: Arc<dyn Clock>) -> anyhow::Result<Deployment> {
+    let access = match schema {
+        Schema::Migrate => Access::Write,
+        Schema::Check => Access::WriteAsItIs,
+    };
+    match schema {
+        Schema::Migrate => create_private(data)?,
+        Schema::Check => find_databases(data)?,
+    }
     let lock = lock(data)?;
-    build(data, Access::Write, clock, Some(lock)).await
+    build(data, access, clock, Some(lock)).await
 }
 
 /// Three servers that any number of processes share: Redis or Valkey, RabbitMQ, PostgreSQL. Fails with the setting to correct
@@ -95,7 +107,7 @@ pub async fn distributed(
     let ledger = Arc::new(PostgresLedger::new(database, clock.clone()));
     let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
     let shop = Arc::new(Shop::new(Arc::new(gate), Arc::new(queue), ledger, clock, mint));
-    Ok(Deployment { shop, layers, alone: None, time: Some(time) })
+    Ok(Deployment { shop, layers, stores: Vec::new(), alone: None, time: Some(time) })
 }
 
 /// Brings the database to this program's schema; many processes may do it at once.
@@ -178,21 +190,46 @@ impl Waiting {
     }
 }
 
-/// The same over a data folder that nobody serves, to look at it: nothing of a sale changes.
+/// Ledger and queue of a data folder that nobody serves, beside an empty gate, to look at them: nothing of a sale changes.
 pub async fn inspect(data: &Path, clock: Arc<dyn Clock>) -> anyhow::Result<Deployment> {
+    find_databases(data)?;
     build(data, Access::Read, clock, None).await
+}
+
+/// Fails, with what to do, unless the folder has its databases.
+fn find_databases(data: &Path) -> anyhow::Result<()> {
+    let (ledger, queue) = (data.join(LEDGER), data.join(QUEUE));
+    let (there, missing) = match (ledger.exists(), queue.exists()) {
+        (true, true) => return Ok(()),
+        (false, false) => bail!(
+            "{} does not exist: nothing was ever served from this data folder. Check --data (SLUICE_DATA), or run \
+             `sluice migrate` to make a new one",
+            ledger.display()
+        ),
+        (true, false) => (ledger, queue),
+        (false, true) => (queue, ledger),
+    };
+    bail!(
+        "{} does not exist, and {} does: something was lost. Restore the data folder from a backup; where there is \
+         none, `sluice migrate` makes what is missing, empty",
+        missing.display(),
+        there.display()
+    )
 }
 
 async fn build(data: &Path, access: Access, clock: Arc<dyn Clock>, lock: Option<File>) -> anyhow::Result<Deployment> {
     let (ledger_path, queue_path) = (data.join(LEDGER), data.join(QUEUE));
-    let ledger = Arc::new(SqliteLedger::new(Store::open(&ledger_path, Tables::Ledger, access)?, clock.clone()));
+    let ledger_store = Store::open(&ledger_path, Tables::Ledger, access)?;
+    let ledger = Arc::new(SqliteLedger::new(ledger_store.clone(), clock.clone()));
     let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
-    let queue = Arc::new(SqliteQueue::new(Store::open(&queue_path, Tables::Queue, access)?, clock.clone()));
+    let queue_store = Store::open(&queue_path, Tables::Queue, access)?;
+    let queue = Arc::new(SqliteQueue::new(queue_store.clone(), clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
     let layer = |name, path: &Path| Layer { name, run_by: "SQLite", place: path.display().to_string() };
     let gate_layer = Layer { name: "gate", run_by: "this process", place: "memory".to_owned() };
     let layers = [gate_layer, layer("queue", &queue_path), layer("ledger", &ledger_path)];
-    Ok(Deployment { shop: Arc::new(Shop::new(gate, queue, ledger, clock, mint)), layers, alone: lock, time: None })
+    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, mint));
+    Ok(Deployment { shop, layers, stores: vec![ledger_store, queue_store], alone: lock, time: None })
 }
 
 impl Deployment {
@@ -211,22 +248,34 @@ impl Deployment {
         }
     }
 
-    /// Waits until everything accepted is settled, while [`Deployment::run`] goes on; false if that takes too long. What
-    /// is left is settled at the next start, or at once by another process if there may be others.
+    /// Waits until everything accepted is settled, while [`Deployment::run`] goes on; false if that takes too long or the
+    /// queue fails. A distributed process does not wait: another settles what is left. Nothing is lost either way.
     pub async fn drain(&self) -> bool {
+        self.drain_within(limits::SHUTDOWN_TIME_MAX).await
+    }
+
+    /// The same, for as long as this at most.
+    pub async fn drain_within(&self, time_max: Duration) -> bool {
         if self.alone.is_none() {
             return true;
         }
         let clock = &self.shop.clock;
-        let deadline = clock.monotonic() + DRAIN_TIME_MAX;
-        while clock.monotonic() < deadline {
+        let deadline = clock.monotonic() + time_max;
+        loop {
             match self.shop.queue.depth().await {
                 Ok(depth) if depth.waiting == 0 => return true,
-                Ok(_) => clock.sleep(Duration::from_millis(5)).await,
-                Err(_) => return false,
+                Ok(_) if clock.monotonic() < deadline => clock.sleep(Duration::from_millis(5)).await,
+                Ok(_) | Err(_) => return false,
             }
         }
-        false
+    }
+
+    /// Makes the files of an embedded deployment whole, for whoever copies them once the process has ended. What fails of
+    /// this is only not done: the next start reads the log as well.
+    pub async fn fold(&self) {
+        for store in &self.stores {
+            store.fold().await;
+        }
     }
 }
 

@@ -20,8 +20,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<ExitCode> {
-    config::load_env_file()?;
+    let env_file = config::load_env_file();
     fault::arm()?;
     let cli = Cli::parse();
+    if cli.is_configured() {
+        env_file?;
+    }
     tokio::runtime::Runtime::new()?.block_on(cli.run())
 }

@@ -4,9 +4,13 @@
 //! Whatever waits for the writer is committed together, with one fsync (WAL, `synchronous = full`); an answer is given
 //! only after the commit. Each job has a savepoint of its own, so that one that fails takes nothing with it.
 
+#[cfg(unix)]
+use std::fs::{self, File};
+#[cfg(unix)]
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -33,6 +37,8 @@ const READERS_MAX: usize = 4;
 /// Pages of the write-ahead log before it is folded into the file: 64 MiB, so that a page which is written again and again
 /// is folded once.
 const LOG_PAGES_MAX: u32 = 16_384;
+/// How long a stop may take to fold it.
+const FOLD_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long a start waits for the check of a file that is to be served: a million orders take some two seconds.
 const CHECK_TIME_MAX: Duration = Duration::from_millis(100);
 /// Compiled statements kept per connection.
@@ -83,6 +89,8 @@ pub enum Tables {
 pub enum Access {
     /// Created if missing, migrated, written to.
     Write,
+    /// Written to; it must be there, with this program's schema.
+    WriteAsItIs,
     /// Only looked at; it must be there.
     Read,
 }
@@ -91,7 +99,7 @@ pub enum Access {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nothing is there.
-    #[error("{0} does not exist: nothing was ever served from this data folder. Check --data (SLUICE_DATA)")]
+    #[error("{0} does not exist. Check --data (SLUICE_DATA)")]
     Missing(PathBuf),
     /// The file is not a whole database.
     #[error(
@@ -140,12 +148,15 @@ pub enum OpenError {
 impl Store {
     /// Opens the database and brings it to the current schema.
     pub fn open(path: &Path, tables: Tables, access: Access) -> Result<Self, OpenError> {
-        if access == Access::Read && !path.exists() {
+        if access != Access::Write && !path.exists() {
             return Err(OpenError::Missing(path.to_owned()));
+        }
+        if access != Access::Read {
+            make_private(path).map_err(|error| OpenError::Refused { path: path.to_owned(), why: error.to_string() })?;
         }
         let mut connection = Connection::open(path).map_err(|error| refusal(path, &error))?;
         set_up(&connection, tables).map_err(|error| refusal(path, &error))?;
-        let time_max = (access == Access::Write).then_some(CHECK_TIME_MAX);
+        let time_max = (access != Access::Read).then_some(CHECK_TIME_MAX);
         let check = Check::begin(path, time_max)?;
         migrate(&mut connection, path, tables, access)?;
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING_MAX);
@@ -200,6 +211,64 @@ impl Store {
             .await
             .map_err(|error| Error::Damaged(layer, error.to_string()))?
     }
+
+    /// Folds the write-ahead log into the file, so that the file alone is the whole database. If somebody reads or writes
+    /// meanwhile, or if it takes too long, what is left is folded another time. A check that is under way is given up.
+    pub async fn fold(&self) {
+        self.readers.check.under_way.interrupt();
+        let path = self.readers.path.clone();
+        let folded = tokio::task::spawn_blocking(move || fold(&path)).await;
+        if let Ok(Err(error)) = folded {
+            tracing::debug!(%error, path = %self.readers.path.display(), "the write-ahead log stays as it is");
+        }
+    }
+}
+
+/// A second thread ends it when its time is over.
+fn fold(path: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(FOLD_TIME_MAX)?;
+    let (interrupt, (done, is_done)) = (connection.get_interrupt_handle(), sync_channel::<()>(0));
+    let watch = thread::Builder::new().name("fold watch".into()).spawn(move || {
+        if is_done.recv_timeout(FOLD_TIME_MAX) == Err(RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+        }
+    });
+    if watch.is_err() {
+        return Ok(());
+    }
+    let folded = connection.query_row("pragma wal_checkpoint(truncate)", [], |_| Ok(()));
+    drop(done);
+    folded
+}
+
+/// Creates the file so that only its owner can read it, or takes from one that is there what others may do with it. SQLite
+/// gives the files beside it the mode of this one when it makes them.
+#[cfg(unix)]
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    match File::options().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        made => return made.map(drop),
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        // Through its name: to close a file that SQLite has open would drop SQLite's locks.
+        let Ok(found) = fs::metadata(&file) else { continue };
+        let mode = found.permissions().mode();
+        if mode & 0o077 != 0
+            && let Err(error) = fs::set_permissions(&file, fs::Permissions::from_mode(mode & !0o077))
+        {
+            tracing::warn!(%error, file = %file.display(), "others on this machine can read this file");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(_: &Path) -> std::io::Result<()> {
+    Ok(())
 }
 
 fn gone(layer: &'static str) -> Error {
@@ -386,6 +455,8 @@ fn set_up(connection: &Connection, tables: Tables) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
+    // Whatever is written names a sale that was read in the same transaction, and no sale is ever removed.
+    connection.pragma_update(None, "foreign_keys", false)?;
     // In KiB, if negative. Orders are looked for by their ids, which are anywhere; a queue has a front and a back.
     let cache = match tables {
         Tables::Ledger => -16_384,
@@ -415,7 +486,7 @@ fn migrate(connection: &mut Connection, path: &Path, tables: Tables, access: Acc
     if found > known {
         return Err(OpenError::Newer { path, found, known });
     }
-    if access == Access::Read && found < known {
+    if access != Access::Write && found < known {
         return Err(OpenError::Older { path, found, known });
     }
     if found < known {

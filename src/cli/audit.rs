@@ -97,7 +97,10 @@ fn show(audit: &Value) -> anyhow::Result<()> {
     let verdict = audit["verdict"].as_str().unwrap_or_default().to_uppercase();
     let count = |name: &str| format!("{} {}", name.replace('_', " ").to_uppercase(), audit[name]);
     let counts = ["oversold", "undersold", "broken_promises", "leaked", "lost", "doubled"].map(count).join(" · ");
-    let conserved = if stock["conserved"] == true { "CONSERVED ✓" } else { "NOT CONSERVED ✗" };
+    let conserved = match (stock["conserved"] == true, &audit["conservation_errors"]) {
+        (true, errors) if *errors == 0 => "CONSERVED ✓".to_owned(),
+        (_, errors) => format!("NOT CONSERVED ✗, CONSERVATION ERRORS {errors}"),
+    };
     let sale = print::cell(&stock["sale"]);
     print::text(&format!("{sale}: {verdict} · {counts} · {conserved} (as of #{})\n", stock["watermark"]))?;
     let columns = ["sku", "stock", "available", "held", "sold", "in_flight"];

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::serve::TOKEN_FILE;
-use crate::config::{DataFolder, Secret, given};
-use crate::load::wire::{Answer, Target, Wire};
+use crate::config::{DataFolder, Secret, each};
+use crate::load::wire::{Answer, Target, Wire, problem_in_words};
 
 /// Which server to talk to.
 #[derive(Debug, clap::Args)]
@@ -57,8 +57,8 @@ impl Server {
 
     fn token(&self) -> Option<String> {
         let kept = || fs::read_to_string(self.data.path.join(TOKEN_FILE)).ok();
-        let first = |list: &str| list.split(',').next().map(|token| token.trim().to_owned());
-        given(&self.admin_token).and_then(first).or_else(|| kept().map(|token| token.trim().to_owned()))
+        let given = each(&self.admin_token).next().map(str::to_owned);
+        given.or_else(|| kept().map(|token| token.trim().to_owned()))
     }
 }
 
@@ -112,9 +112,9 @@ impl Reply {
         if self.status == StatusCode::UNAUTHORIZED {
             bail!("the server does not know this token. Set SLUICE_ADMIN_TOKEN, or --data to the folder it serves");
         }
-        let text = |name: &str| self.body[name].as_str().unwrap_or("?").to_owned();
-        let mut message = format!("{}: {}", text("title"), text("detail"));
-        for fault in self.body["errors"].as_array().into_iter().flatten() {
+        let mut message = problem_in_words(&self.body);
+        // Of a single one the detail says everything.
+        for fault in self.body["errors"].as_array().filter(|faults| faults.len() > 1).into_iter().flatten() {
             let place = fault["pointer"].as_str().or(fault["parameter"].as_str()).unwrap_or_default();
             message += &format!("\n  {place} {}", fault["detail"].as_str().unwrap_or_default());
         }

@@ -8,7 +8,10 @@ use clap_complete::Shell;
 use super::{Cli, print};
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice completions bash > ~/.local/share/bash-completion/completions/sluice")]
+#[command(
+    before_help = "Example: sluice completions bash > ~/.local/share/bash-completion/completions/sluice",
+    after_help = super::PRINT_EXIT_CODES
+)]
 pub(super) struct Args {
     /// For which
     shell: Shell,

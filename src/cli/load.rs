@@ -12,6 +12,7 @@ use super::report::Report;
 use super::serve::TOKEN_FILE;
 use crate::audit::Verdict;
 use crate::clock::{Clock, RealClock};
+use crate::config::DataFolder;
 use crate::load::books;
 use crate::load::crowd::Habits;
 use crate::load::engine::Patience;
@@ -59,9 +60,8 @@ pub(super) struct Args {
     #[arg(long = "admin-token", env = "SLUICE_ADMIN_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
 
-    /// The data folder of a server on this machine, where its admin token is
-    #[arg(long, env = "SLUICE_DATA", value_name = "FOLDER", default_value = "./sluice-data")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: DataFolder,
 
     /// New orders per second, on average; what people do besides comes on top
     #[arg(long, value_name = "PER_SECOND", default_value_t = 1_000.0, value_parser = rate)]
@@ -186,7 +186,7 @@ pub(super) async fn interrupted(times: u32) {
 async fn plan(args: Args, clock: &dyn Clock) -> anyhow::Result<Plan> {
     ensure!(args.confirm + args.cancel <= 1.0, "--confirm and --cancel come to more than all orders");
     ensure!((1..=CONNECTIONS_MAX).contains(&args.connections), "--connections is 1 to {CONNECTIONS_MAX}");
-    let noted = || ServerNote::read(&args.data).map_or_else(|| URL_DEFAULT.to_owned(), |note| note.url);
+    let noted = || ServerNote::read(&args.data.path).map_or_else(|| URL_DEFAULT.to_owned(), |note| note.url);
     let urls = if args.url.is_empty() { vec![noted()] } else { args.url.clone() };
     let mut targets = Vec::new();
     for url in &urls {
@@ -240,7 +240,7 @@ fn count(number: f64) -> u32 {
 
 /// The admin token; none if nobody needs it.
 fn token(args: &Args) -> anyhow::Result<Option<String>> {
-    let path = args.data.join(TOKEN_FILE);
+    let path = args.data.path.join(TOKEN_FILE);
     let token = match &args.token {
         Some(token) => Some(token.clone()),
         None => std::fs::read_to_string(&path).ok().map(|token| token.trim().to_owned()),

@@ -25,7 +25,7 @@ pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     log_to_stderr(LogFormat::Text);
     match args.layers.database()? {
         Some(database) => deployment::migrate(&database, Patience::Endless).await?,
-        None => drop(deployment::embedded(&args.data.path, Arc::new(RealClock::new())).await?),
+        None => deployment::embedded(&args.data.path, Arc::new(RealClock::new())).await?.fold().await,
     }
     eprintln!("the database has this program's schema");
     Ok(ExitCode::SUCCESS)

@@ -34,6 +34,8 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage. A file .env is read; see each command's --help.";
+/// Of commands that only print.
+const PRINT_EXIT_CODES: &str = "Exit codes: 0 printed, 1 failed, 2 wrong usage.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -62,6 +64,11 @@ enum Command {
 }
 
 impl Cli {
+    /// Whether what is asked for depends on flags and variables: a bad file `.env` is no reason to show no completions.
+    pub fn is_configured(&self) -> bool {
+        !matches!(self.command, Command::Openapi(_) | Command::Completions(_))
+    }
+
     /// Does what the command line says.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {

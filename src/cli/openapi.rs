@@ -6,7 +6,7 @@ use super::print;
 use crate::http;
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice openapi > openapi.json")]
+#[command(before_help = "Example: sluice openapi > openapi.json", after_help = super::PRINT_EXIT_CODES)]
 pub(super) struct Args {}
 
 pub(super) fn run(Args {}: &Args) -> anyhow::Result<ExitCode> {

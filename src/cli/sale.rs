@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,13 @@ use super::client::Server;
 use super::print;
 use crate::clock::{Clock, RealClock};
 
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 refused or failed, 2 wrong usage.";
+
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale create --name Launch --item ps5=1000 --item xbox=500 --limit 2 --open")]
+#[command(
+    before_help = "Example: sluice sale create --name Launch --item ps5=1000 --item xbox=500 --limit 2 --open",
+    after_help = EXIT_CODES
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Verb,
@@ -29,19 +34,26 @@ enum Verb {
     /// Show one sale
     Show(One),
     /// Open a sale now
+    #[command(before_help = "Example: sluice sale open launch")]
     Open(Steer),
     /// Sell nothing until resumed
+    #[command(before_help = "Example: sluice sale pause launch")]
     Pause(Steer),
     /// Sell again
+    #[command(before_help = "Example: sluice sale resume launch")]
     Resume(Steer),
     /// End a sale for good
+    #[command(before_help = "Example: sluice sale close launch")]
     Close(Steer),
     /// Add or withdraw stock
     Adjust(Adjust),
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale create --name Launch --item ps5=1000 --limit 2 --open")]
+#[command(
+    before_help = "Example: sluice sale create --name Launch --item ps5=1000 --limit 2 --open",
+    after_help = EXIT_CODES
+)]
 struct Create {
     /// The sale as a JSON file, as the API takes it; `-` for stdin
     #[arg(long, value_name = "FILE", conflicts_with_all = ["name", "item", "id", "opens_at", "closes_at", "hold_seconds", "limit"])]
@@ -78,7 +90,7 @@ struct Create {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale list --json")]
+#[command(before_help = "Example: sluice sale list --json", after_help = EXIT_CODES)]
 struct List {
     /// Print what the API answers
     #[arg(long)]
@@ -88,7 +100,7 @@ struct List {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale show launch --json")]
+#[command(before_help = "Example: sluice sale show launch --json", after_help = EXIT_CODES)]
 struct One {
     /// The sale's id
     sale: String,
@@ -100,7 +112,7 @@ struct One {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale open launch")]
+#[command(after_help = EXIT_CODES)]
 struct Steer {
     /// The sale's id
     sale: String,
@@ -109,7 +121,10 @@ struct Steer {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example: sluice sale adjust launch ps5 +50 --reason \"a pallet turned up\"")]
+#[command(
+    before_help = "Example: sluice sale adjust launch ps5 +50 --reason \"a pallet turned up\"",
+    after_help = EXIT_CODES
+)]
 struct Adjust {
     /// The sale's id
     sale: String,
@@ -238,8 +253,13 @@ impl Adjust {
         let key = self.key.unwrap_or_else(|| format!("{:016x}", RealClock::new().chance()));
         let again = || format!("to try again without doing it twice, add --key {key}");
         let reply = client.ask(Method::POST, &path, Some(&body), Some(&key)).await.with_context(again)?;
-        let adjusted = if reply.status.is_server_error() { reply.done().with_context(again) } else { reply.done() }?;
-        eprintln!("The stock of {} is {} now (#{})", self.sku, adjusted["stock"], adjusted["seq"]);
+        let status = reply.status;
+        let adjusted = if status.is_server_error() { reply.done().with_context(again) } else { reply.done() }?;
+        let (sku, stock, seq) = (&self.sku, &adjusted["stock"], &adjusted["seq"]);
+        match status {
+            StatusCode::OK => eprintln!("Done before, under this key: the stock of {sku} was {stock} then (#{seq})"),
+            _ => eprintln!("The stock of {sku} is {stock} now (#{seq})"),
+        }
         Ok(())
     }
 }

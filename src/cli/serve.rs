@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use futures_util::future::{Either, select};
@@ -20,9 +21,12 @@ use super::client::ServerNote;
 use crate::clock::{Clock, RealClock};
 use crate::config::{self, LogFormat, Role};
 use crate::demo::{Chaos, Demo};
-use crate::deployment::{self, Deployment, Layer, create_private};
+use crate::deployment::{self, Deployment, Layer, Schema, create_private};
 use crate::http::{self, Api, Limits, RunBy, Site, Tokens};
+use crate::model::limits;
 
+/// How long whoever came to a stopped server may take its answer.
+const AFTERWORD_TIME_MAX: Duration = Duration::from_millis(100);
 /// The generated token, within the data folder.
 pub(super) const TOKEN_FILE: &str = "admin-token";
 
@@ -62,10 +66,10 @@ pub(super) async fn run(Args { config }: Args) -> anyhow::Result<ExitCode> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let stop = Stop::on_signal()?;
+    let stop = Stop::on_signal(clock.clone())?;
     let opened = match &servers {
         Some(servers) => join_servers(servers, process, listener.as_ref(), &clock, &stop).await?,
-        None => Some(deployment::embedded(&process.data.path, clock.clone()).await?),
+        None => Some(deployment::embedded_with(&process.data.path, schema(process), clock.clone()).await?),
     };
     let Some(mut deployment) = opened else { return Ok(ExitCode::SUCCESS) };
     let chaos = if config.demo { Some(surround(&mut deployment)?) } else { None };
@@ -77,6 +81,10 @@ pub(super) async fn run(Args { config }: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn schema(process: &config::Process) -> Schema {
+    if process.no_migrate { Schema::Check } else { Schema::Migrate }
+}
+
 /// Waits for the servers, and meanwhile tells everybody who asks that it does; `None` if it was stopped first.
 async fn join_servers(
     servers: &config::Servers,
@@ -86,8 +94,7 @@ async fn join_servers(
     stop: &Stop,
 ) -> anyhow::Result<Option<Deployment>> {
     let waiting = Arc::new(deployment::Waiting::default());
-    let schema = if process.no_migrate { deployment::Schema::Check } else { deployment::Schema::Migrate };
-    let joined = deployment::distributed(servers, schema, deployment::Patience::Endless, waiting.clone());
+    let joined = deployment::distributed(servers, schema(process), deployment::Patience::Endless, waiting.clone());
     let (joined, stopped) = (pin!(joined), pin!(stop.asked()));
     let outcome = match listener {
         None => select(joined, stopped).await,
@@ -150,11 +157,10 @@ impl Server {
         banner(&self.deployment, address, takes_orders.then_some(data), generated.as_deref());
         let mut working = self.spawn_work();
         let serving = pin!(http::serve(shared(&listener)?, site, self.stop.asked()));
-        drop(listener);
         if let Either::Right((ended, _)) = select(serving, &mut working).await {
             bail!("settlement ended ({ended:?}); nothing is lost, start again");
         }
-        self.leave(working).await;
+        self.leave(working, Some(&listener)).await?;
         if let Some(note) = note {
             note.remove();
         }
@@ -170,8 +176,7 @@ impl Server {
         if let Either::Right((ended, _)) = select(pin!(self.stop.asked()), &mut working).await {
             bail!("settlement ended ({ended:?}); nothing is lost, start again");
         }
-        self.leave(working).await;
-        Ok(())
+        self.leave(working, None).await
     }
 
     fn spawn_work(&self) -> JoinHandle<()> {
@@ -182,11 +187,29 @@ impl Server {
         }
     }
 
-    async fn leave(&self, working: JoinHandle<()>) {
-        if !self.deployment.drain().await {
-            tracing::warn!("some orders are still to be settled; the next start does it");
+    /// Settles what was accepted, within what is left of the time to stop. Whoever still comes is told to come again.
+    async fn leave(&self, working: JoinHandle<()>, listener: Option<&std::net::TcpListener>) -> anyhow::Result<()> {
+        let time_max = self.stop.time_left();
+        let (settled, is_settled) = oneshot::channel::<()>();
+        let leaving = async {
+            if !self.deployment.drain_within(time_max).await {
+                tracing::warn!("some orders are still to be settled; the next start does it");
+            }
+            working.abort();
+            self.deployment.fold().await;
+            drop(settled);
+        };
+        match listener {
+            None => leaving.await,
+            Some(listener) => {
+                let stopping = || vec!["the server is stopping".to_owned()];
+                let limits = Limits { shutdown_time_max: AFTERWORD_TIME_MAX, ..Limits::default() };
+                let site = Site::waiting(stopping, self.deployment.shop.clock.clone(), limits);
+                let site = http::serve(shared(listener)?, site, async { drop(is_settled.await) });
+                futures_util::future::join(leaving, site).await;
+            }
         }
-        working.abort();
+        Ok(())
     }
 }
 
@@ -213,7 +236,7 @@ fn shared(listener: &std::net::TcpListener) -> anyhow::Result<TcpListener> {
 
 /// The token of an operator who set none: made once, kept where only its owner can read it.
 fn generated_token(tokens: &config::Tokens, data: &Path, clock: &dyn Clock) -> anyhow::Result<Option<String>> {
-    if config::given(&tokens.admin_token).is_some() {
+    if config::each(&tokens.admin_token).next().is_some() {
         return Ok(None);
     }
     let path = data.join(TOKEN_FILE);
@@ -308,26 +331,37 @@ pub(super) fn log_to_stderr(format: LogFormat) {
 }
 
 /// Whether the process was asked to stop.
-pub(super) struct Stop(watch::Receiver<bool>);
+pub(super) struct Stop {
+    /// On the clock's monotonic time.
+    at: watch::Receiver<Option<Duration>>,
+    clock: Arc<dyn Clock>,
+}
 
 impl Stop {
     /// By the first SIGTERM or SIGINT; the second ends the process at once.
-    fn on_signal() -> anyhow::Result<Self> {
+    fn on_signal(clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let (tell, told) = watch::channel(false);
+        let (tell, at) = watch::channel(None);
+        let now = clock.clone();
         tokio::spawn(async move {
             select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
             tracing::info!("stopping: what is in flight is finished first");
-            tell.send_replace(true);
+            tell.send_replace(Some(now.monotonic()));
             select(pin!(terminate.recv()), pin!(interrupt.recv())).await;
             std::process::exit(1);
         });
-        Ok(Self(told))
+        Ok(Self { at, clock })
     }
 
     /// Resolves once it was; for everybody who waits for it.
     fn asked(&self) -> impl Future<Output = ()> + use<> {
-        let mut told = self.0.clone();
-        async move { drop(told.wait_for(|asked| *asked).await) }
+        let mut at = self.at.clone();
+        async move { drop(at.wait_for(Option::is_some).await) }
+    }
+
+    /// What is left of the time to stop.
+    fn time_left(&self) -> Duration {
+        let passed = self.at.borrow().map_or(Duration::ZERO, |at| self.clock.monotonic().saturating_sub(at));
+        limits::SHUTDOWN_TIME_MAX.saturating_sub(passed)
     }
 }

@@ -61,9 +61,26 @@ pub(super) async fn list(
     Ok(json(StatusCode::OK, &OrderListJson { orders, next_cursor: page.next.map(cursor) }))
 }
 
+/// Whether CSV is named, and liked no less than JSON (RFC 9110, 12.5.1).
 fn wants_csv(headers: &HeaderMap) -> bool {
-    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    accept.split(',').any(|range| range.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("text/csv"))
+    let accepted = headers.get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    let ranges: Vec<(&str, f32)> = accepted.flat_map(|accept| accept.split(',')).map(weighed).collect();
+    let weight =
+        |name: &str| ranges.iter().find(|(range, _)| range.eq_ignore_ascii_case(name)).map(|(_, weight)| *weight);
+    let csv = weight("text/csv").unwrap_or(0.0);
+    let json = ["application/json", "application/*", "*/*"].into_iter().find_map(weight).unwrap_or(0.0);
+    csv > 0.0 && csv >= json
+}
+
+/// A media range and its `q`.
+fn weighed(range: &str) -> (&str, f32) {
+    let mut parts = range.split(';').map(str::trim);
+    let name = parts.next().unwrap_or_default();
+    let weight = parts.find_map(|part| {
+        let (key, value) = part.split_once('=')?;
+        if key.trim().eq_ignore_ascii_case("q") { value.trim().parse().ok() } else { None }
+    });
+    (name, weight.unwrap_or(1.0))
 }
 
 fn read_query(sale: SaleId, pairs: &Pairs) -> Result<OrderFilter, Problem> {
@@ -84,8 +101,15 @@ fn read_query(sale: SaleId, pairs: &Pairs) -> Result<OrderFilter, Problem> {
 fn read_parameter(filter: &mut OrderFilter, name: &str, value: &str) -> Result<(), Invalid> {
     match name {
         "state" => {
-            let state = OrderState::from_word(value);
-            filter.state = Some(state.ok_or_else(|| Invalid("is held, sold, released or refused".into()))?);
+            filter.state = match OrderState::from_word(value) {
+                Some(OrderState::Accepted) => {
+                    let why = "is held, sold, released or refused: orders in flight are counted at /stock, and listed once \
+                               they are settled";
+                    return Err(Invalid(why.into()));
+                }
+                None => return Err(Invalid("is held, sold, released or refused".into())),
+                settled => settled,
+            };
         }
         "customer" => filter.customer = Some(Customer::new(value)?),
         "cursor" => filter.after = seq(value).ok_or_else(|| Invalid("is no cursor of this list".into()))?,
@@ -175,6 +199,20 @@ mod tests {
         assert_eq!(seq(&cursor(Seq(48_213))), Some(Seq(48_213)));
         for wrong in ["", "c", "48213", "cffffffffffffffff", "c00000000000000g0", "c+000000000000001"] {
             assert_eq!(seq(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn csv_is_for_whoever_likes_it_no_less_than_json() {
+        let wants =
+            |accept: &'static str| wants_csv(&HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(accept))]));
+        for accept in
+            ["text/csv", "Text/CSV; q=0.1", "application/json;q=0.5, text/csv", "text/csv, */*;q=0.8", "text/csv,*/*"]
+        {
+            assert!(wants(accept), "{accept}");
+        }
+        for accept in ["", "*/*", "text/csv;q=0", "application/json, text/csv;q=0.1", "text/csv;q=0.2, */*;q=0.3"] {
+            assert!(!wants(accept), "{accept}");
         }
     }
 

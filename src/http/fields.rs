@@ -17,6 +17,8 @@ use crate::model::{Invalid, limits};
 
 /// Faults that are listed; the rest of a body that is nothing but faults is not worth the answer.
 const FAULTS_MAX: usize = 50;
+/// Lists and objects within each other.
+const DEPTH_MAX: usize = 64;
 
 /// Something that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -63,7 +65,7 @@ pub(super) fn parse<T>(body: &[u8], read: impl FnOnce(&mut Fields<'_>) -> Option
     let value = if body.trim_ascii().is_empty() {
         Value::Object(Map::new())
     } else {
-        serde_json::from_slice::<Unique>(body).map_err(Problem::not_json)?.0
+        serde_json::from_slice::<Unique>(body).map_err(unread)?.0
     };
     let faults = RefCell::default();
     let root = Node { value: &value, pointer: String::new(), faults: &faults };
@@ -71,6 +73,14 @@ pub(super) fn parse<T>(body: &[u8], read: impl FnOnce(&mut Fields<'_>) -> Option
     match read {
         Some(read) if faults.borrow().is_empty() => Ok(read),
         _ => Err(Problem::invalid(faults.take())),
+    }
+}
+
+/// Why a body could not be read. What [`UniqueValue`] refuses is JSON all the same.
+fn unread(error: serde_json::Error) -> Problem {
+    match error.classify() {
+        serde_json::error::Category::Data => Problem::invalid(vec![Fault::body(error.to_string())]),
+        _ => Problem::not_json(error),
     }
 }
 
@@ -112,10 +122,14 @@ impl<'a> Fields<'a> {
     }
 
     fn refuse_unknown(&self) {
+        let hint = match self.known.join(", ") {
+            none if none.is_empty() => ": nothing may be given here".to_owned(),
+            known => format!("; known are {known}"),
+        };
         for name in self.map.keys().filter(|name| !self.known.contains(&name.as_str())) {
             let escaped = name.replace('~', "~0").replace('/', "~1");
             let shown: String = escaped.chars().take(limits::TEXT_BYTES_MAX).collect();
-            self.fault(&shown, format!("is unknown; known are {}", self.known.join(", ")));
+            self.fault(&shown, format!("is unknown{hint}"));
         }
     }
 }
@@ -201,11 +215,24 @@ struct Unique(Value);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        UniqueValue.deserialize(deserializer).map(Unique)
+        UniqueValue { depth: 0 }.deserialize(deserializer).map(Unique)
     }
 }
 
-struct UniqueValue;
+/// A value within so many others.
+#[derive(Clone, Copy)]
+struct UniqueValue {
+    depth: usize,
+}
+
+impl UniqueValue {
+    fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
+        if self.depth == DEPTH_MAX {
+            return Err(E::custom(format_args!("lists and objects stand in each other more than {DEPTH_MAX} times")));
+        }
+        Ok(Self { depth: self.depth + 1 })
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for UniqueValue {
     type Value = Value;
@@ -246,20 +273,23 @@ impl<'de> Visitor<'de> for UniqueValue {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let inner = self.inner()?;
         let mut list = Vec::new();
-        while let Some(element) = elements.next_element_seed(UniqueValue)? {
+        while let Some(element) = elements.next_element_seed(inner)? {
             list.push(element);
         }
         Ok(list.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let inner = self.inner()?;
         let mut map = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            let value = members.next_value_seed(UniqueValue)?;
-            if map.insert(name, value).is_some() {
-                return Err(A::Error::custom("an object names a member twice"));
+            if map.contains_key(&name) {
+                let shown: String = name.chars().take(limits::TEXT_BYTES_MAX).collect();
+                return Err(A::Error::custom(format_args!("an object names its member {shown:?} twice")));
             }
+            map.insert(name, members.next_value_seed(inner)?);
         }
         Ok(map.into())
     }

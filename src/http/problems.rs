@@ -43,7 +43,7 @@ macro_rules! kinds {
 kinds! {
     SOLD_OUT: CONFLICT "sold-out" "Sold out"
         "There are too few units left for this order, and it took none."
-        "If `may_return` is true, units are held by others and may come back: ask again after `Retry-After` with the same idempotency key. Otherwise only more stock helps."
+        "If `may_return` is true, units are held by others and may come back: ask again after `Retry-After` with the same idempotency key. Otherwise only a smaller order or more stock helps."
     CUSTOMER_LIMIT: CONFLICT "customer-limit" "Limit per customer reached"
         "The customer would hold and own more units than the sale allows one customer."
         "Order at most `limit` minus `used` units, or cancel an order that is held."
@@ -75,7 +75,7 @@ kinds! {
         "Another request was made under this key, with another body."
         "A new wish needs a new key; a retry needs the same body."
     INVALID: UNPROCESSABLE_ENTITY "invalid-request" "Invalid request"
-        "The request does not say what it has to: status 400 if it is not JSON at all, 422 if `errors` lists what is wrong and where (`pointer` is a JSON pointer into the body)."
+        "The request does not say what it has to: status 400 if it cannot be read as JSON, or does not name its host once, 422 if `errors` lists what is wrong and where (`pointer` is a JSON pointer into the body)."
         "Correct every entry of `errors` and send it again."
     TOO_LARGE: PAYLOAD_TOO_LARGE "body-too-large" "The body is too large"
         "A request's body has at most 64 KiB."
@@ -205,11 +205,8 @@ impl Problem {
 
     /// Too few units.
     pub fn sold_out(sku: &Sku, may_return: bool) -> Self {
-        let detail = if may_return {
-            format!("Every unit of {sku} is taken; some are only held and may come back.")
-        } else {
-            format!("Every unit of {sku} is sold.")
-        };
+        let come_back = if may_return { "; some are only held and may come back" } else { "" };
+        let detail = format!("Fewer units of {sku} are available than were ordered{come_back}.");
         let problem = Self::new(&SOLD_OUT, detail).with(Members {
             sku: Some(sku.clone()),
             may_return: Some(may_return),
@@ -276,9 +273,9 @@ impl Problem {
         Self::new(&KEY_REUSED, "Another request was made under this idempotency key.")
     }
 
-    /// The body is no JSON.
+    /// The body cannot be read as JSON.
     pub fn not_json(why: impl std::fmt::Display) -> Self {
-        let mut problem = Self::invalid(vec![Fault::body(format!("not JSON: {why}"))]);
+        let mut problem = Self::invalid(vec![Fault::body(format!("cannot be read as JSON: {why}"))]);
         problem.status = StatusCode::BAD_REQUEST;
         problem
     }
@@ -286,6 +283,13 @@ impl Problem {
     /// The body is no form.
     pub fn not_form(why: impl std::fmt::Display) -> Self {
         let mut problem = Self::invalid(vec![Fault::body(format!("not a form: {why}"))]);
+        problem.status = StatusCode::BAD_REQUEST;
+        problem
+    }
+
+    /// No host, or several.
+    pub fn no_host() -> Self {
+        let mut problem = Self::new(&INVALID, "A request of HTTP/1.1 has exactly one header Host.").closing();
         problem.status = StatusCode::BAD_REQUEST;
         problem
     }
@@ -351,6 +355,11 @@ impl Problem {
     /// More is waiting than may wait.
     pub fn overloaded() -> Self {
         Self::new(&OVERLOADED, "Too much is waiting.").header(RETRY_AFTER, RETRY_SECONDS)
+    }
+
+    /// More connections are open than may be.
+    pub fn too_many_connections() -> Self {
+        Self::new(&OVERLOADED, "Too many connections are open.").header(RETRY_AFTER, RETRY_SECONDS).closing()
     }
 
     /// Not now.

@@ -1,6 +1,7 @@
 //! What handlers take from a request besides its body's members: whose path it is, the idempotency key, how long to wait,
 //! the bytes of the body.
 
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::Api;
@@ -143,16 +145,18 @@ impl FromRequest<Arc<Api>> for JsonBytes {
     }
 }
 
-/// The bytes of a body, within the limits of length and time.
+/// The bytes of a body, within the limits of length and time. A server that stops waits for none.
 pub(super) async fn body(headers: &HeaderMap, body: Body, api: &Api) -> Result<Bytes, Problem> {
     let bytes_max = api.limits.body_bytes_max;
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(Problem::too_large(bytes_max));
     }
-    let body = Limited::new(body, bytes_max).collect();
-    let Ok(read) = tokio::time::timeout(api.limits.body_time_max, body).await else {
-        return Err(Problem::timeout());
+    let body = pin!(tokio::time::timeout(api.limits.body_time_max, Limited::new(body, bytes_max).collect()));
+    let read = match select(body, pin!(api.drained())).await {
+        Either::Left((Ok(read), _)) => read,
+        Either::Left((Err(_), _)) => return Err(Problem::timeout()),
+        Either::Right(((), _)) => return Err(Problem::stopping()),
     };
     match read {
         Ok(body) => Ok(body.to_bytes()),

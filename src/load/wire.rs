@@ -41,10 +41,12 @@ impl Target {
     pub async fn find(url: &str, owned: bool) -> anyhow::Result<Self> {
         let example = "give one like http://127.0.0.1:8080";
         let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL: {example}"))?;
-        if uri.scheme_str() != Some("http") {
-            bail!(
+        match uri.scheme_str() {
+            Some("http") => {}
+            None => bail!("`{url}` is no whole URL: put http:// in front, as in http://127.0.0.1:8080"),
+            Some(_) => bail!(
                 "`{url}` is not plain http://, which is all that is spoken here. Behind TLS, name the server's own address"
-            );
+            ),
         }
         let authority = uri.authority().with_context(|| format!("`{url}` names no server: {example}"))?;
         let host = authority.host().trim_matches(['[', ']']);
@@ -96,11 +98,17 @@ impl Target {
         };
         let answer = answer?;
         if !answer.status.is_success() {
+            let said = match serde_json::from_slice(&answer.body) {
+                Ok(problem) => problem_in_words(&problem),
+                Err(_) => format!("{url} is no Sluice"),
+            };
             let hint = match answer.status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => " (is --token the one of this server?)",
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                    ". Set SLUICE_ADMIN_TOKEN or --admin-token to a token of this server"
+                }
                 _ => "",
             };
-            bail!("{method} {path}: {}{hint}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+            bail!("{method} {path}: {}: {}{hint}", answer.status, said.trim_end_matches('.'));
         }
         Ok(answer)
     }
@@ -128,6 +136,12 @@ impl Target {
         let answered = async { Wire::open(self).await?.call(request).await }.await;
         answered.with_context(|| format!("no answer from {}: is `sluice serve` running there?", self.url))
     }
+}
+
+/// What a problem says.
+pub fn problem_in_words(problem: &serde_json::Value) -> String {
+    let text = |name: &str| problem[name].as_str().unwrap_or("?");
+    format!("{}: {}", text("title"), text("detail"))
 }
 
 /// The header value of a token.
@@ -209,4 +223,22 @@ impl Wire {
 /// Whether a request certainly never left, because the connection had been closed before.
 pub fn never_left(error: &anyhow::Error) -> bool {
     error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_canceled() || error.is_closed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_refused_with_what_to_write() {
+        for (url, way_out) in [
+            ("localhost:18974", "put http:// in front"),
+            ("127.0.0.1", "put http:// in front"),
+            ("https://127.0.0.1", "plain http://"),
+            ("http://", "give one like http://"),
+        ] {
+            let refused = Target::find(url, true).await.expect_err("it is refused").to_string();
+            assert!(refused.contains(way_out), "{url}: {refused}");
+        }
+    }
 }

@@ -159,3 +159,36 @@ async fn looking_at_a_folder_that_was_never_served_says_so() {
     assert!(error.to_string().contains("does not exist"), "{error:#}");
     assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0, "nothing is made by looking");
 }
+
+#[tokio::test]
+async fn a_lost_queue_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    drop(embedded(data.path(), Arc::new(RealClock::new())).await.unwrap());
+    fs::remove_file(data.path().join("queue.db")).unwrap();
+    let Err(error) = inspect(data.path(), Arc::new(RealClock::new())).await else { panic!() };
+    let why = error.to_string();
+    assert!(why.contains("queue.db does not exist") && why.contains("backup") && !why.contains("never"), "{why}");
+}
+
+#[tokio::test]
+async fn only_its_owner_reads_a_database_whatever_the_folder_allows() {
+    use std::os::unix::fs::PermissionsExt;
+    let data = tempfile::tempdir().unwrap();
+    let modes = |wide: bool| {
+        let databases = fs::read_dir(data.path()).unwrap().map(|file| file.unwrap().path());
+        let databases = databases.filter(|path| path.to_string_lossy().contains(".db")).collect::<Vec<_>>();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let all: Vec<u32> = databases.iter().map(|path| mode(path)).collect();
+        if wide {
+            databases.iter().for_each(|path| fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap());
+        }
+        all
+    };
+    fs::set_permissions(data.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for _ in 0..2 {
+        let deployment = embedded(data.path(), Arc::new(RealClock::new())).await.unwrap();
+        let modes = modes(true);
+        assert!(modes.len() >= 6 && modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
+        drop(deployment);
+    }
+}

@@ -122,8 +122,39 @@ async fn one_connection_too_many_is_told() {
     };
     let third = ask().await;
     assert!(third.starts_with("HTTP/1.1 503") && third.contains("retry-after: 1"), "{third}");
+    let (head, body) = third.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("content-type: application/problem+json") && head.contains("connection: close"), "{third}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{third}");
+    let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!((&problem["type"], &problem["effect"]), (&json!("/problems/overloaded"), &json!("none")), "{third}");
     drop(first);
     crate::support::eventually("there is room again", async || ask().await.starts_with("HTTP/1.1 200")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_once_for_which_host_it_is() {
+    let server = Server::start().await;
+    server.open_sale("s", 1, json!({})).await;
+    let body = r#"{"customer":"c-1","lines":[{"sku":"ps5","quantity":1}]}"#;
+    let order = |version: &str, hosts: &str| {
+        let length = body.len();
+        let text = format!(
+            "POST /v1/sales/s/orders {version}\r\n{hosts}idempotency-key: k\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        let server = &server;
+        async move { String::from_utf8(server.raw(text.as_bytes(), LATE).await).unwrap() }
+    };
+    for hosts in ["", "host: a\r\nhost: b\r\n", "host: a\r\nHost: a\r\n"] {
+        let answer = order("HTTP/1.1", hosts).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 400") && answer.contains("/problems/invalid-request"),
+            "{hosts}: {answer}"
+        );
+        assert!(answer.contains("\"effect\":\"none\""), "{answer}");
+    }
+    let old = order("HTTP/1.0", "").await;
+    assert!(old.starts_with("HTTP/1.0 202"), "{old}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -123,7 +123,11 @@ async fn orders_are_listed_page_by_page_and_exported() {
     {
         list(wrong).await.problem(422, "invalid-request");
     }
+    let problem = list("state=accepted").await.problem(422, "invalid-request");
+    assert!(problem["detail"].as_str().unwrap().contains("/stock"), "{problem}");
     let bearer = format!("Bearer {ADMIN}");
+    let headers = [("authorization", bearer.as_str()), ("accept", "application/json, text/csv;q=0.1")];
+    assert_eq!(server.ask("GET", "/v1/sales/s/orders", &headers, None).await.json()["next_cursor"], json!(null));
     let headers = [("authorization", bearer.as_str()), ("accept", "text/csv")];
     let csv = server.ask("GET", "/v1/sales/s/orders?limit=3", &headers, None).await;
     assert_eq!((csv.status, csv.text.lines().count()), (200, 26), "{}", csv.text);

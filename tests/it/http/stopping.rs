@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{Server, pause};
+use super::{ADMIN, Server, pause};
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,30 +39,53 @@ async fn a_client_that_hangs_up_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopping_server_finishes_what_it_began() {
+async fn a_stopping_server_finishes_what_it_began_and_tells_whoever_comes_to_come_again() {
     let mut server = Server::start().await;
     server.open_sale("s", 5, json!({})).await;
-    let address = server.address;
-    let path = "/v1/orders/ord_00000000000000000000000000000000";
-    server.get(path).await.problem(404, "not-found");
-    let held = TcpStream::connect(address).await.unwrap();
-    let (mut reader, mut writer) = held.into_split();
-    let body = r#"{"customer":"c-1","lines":[{"sku":"ps5","quantity":1}]}"#;
-    let head = format!(
-        "POST /v1/sales/s/orders HTTP/1.1\r\nhost: h\r\nidempotency-key: k-1\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n",
-        body.len()
-    );
-    writer.write_all(head.as_bytes()).await.unwrap();
+    let id = server.settled("s", "c-1", 1).await["id"].as_str().unwrap().to_owned();
+    // Whoever writes to the ledger waits for this.
+    let ledger = rusqlite::Connection::open(server.data().join("ledger.db")).unwrap();
+    ledger.busy_timeout(Duration::from_secs(5)).unwrap();
+    ledger.execute_batch("begin immediate").unwrap();
+    let mut shop = server.client().await;
+    let begun = tokio::spawn(async move {
+        let bearer = format!("Bearer {ADMIN}");
+        shop.ask("POST", &format!("/v1/orders/{id}/confirm"), &[("authorization", &bearer)], "").await
+    });
+    pause(Duration::from_millis(200)).await;
+    drop(server.stop.take());
+    eventually("it is not ready", async || server.get("/readyz").await.status == 503).await;
+    let missing = server.get("/readyz").await.json()["missing"].clone();
+    assert!(missing.as_array().unwrap().contains(&json!("the server is stopping")), "{missing}");
+    for reply in [server.order("s", "c-2", 1, &[]).await, server.get("/v1/sales/s").await] {
+        assert_eq!(reply.problem(503, "unavailable")["effect"], "none");
+        assert_eq!((reply.header("retry-after"), reply.header("connection")), (Some("1"), Some("close")));
+    }
+    assert!(!begun.is_finished(), "nothing was in flight");
+    ledger.execute_batch("rollback").unwrap();
+    let confirmed = begun.await.unwrap();
+    assert_eq!((confirmed.status, &confirmed.json()["state"]), (200, &json!("sold")), "{}", confirmed.text);
+    eventually("it accepts nobody", async || TcpStream::connect(server.address).await.is_err()).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_server_waits_for_no_body() {
+    let mut server = Server::start().await;
+    server.open_sale("s", 5, json!({})).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST /v1/sales/s/orders HTTP/1.1\r\nhost: h\r\nidempotency-key: k-1\r\ncontent-type: application/json\r\n\
+                content-length: 60\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
     pause(Duration::from_millis(100)).await;
     drop(server.stop.take());
-    eventually("it accepts nobody", async || TcpStream::connect(address).await.is_err()).await;
-    writer.write_all(body.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut answer).await.unwrap();
-    let answer = String::from_utf8(answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    server.stop().await;
+    let mut answer = String::new();
+    let told = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer);
+    tokio::time::timeout(Duration::from_secs(2), told).await.expect("it is told at once").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after: 1"), "{answer}");
+    assert!(answer.contains("connection: close") && answer.contains("\"effect\":\"none\""), "{answer}");
+    let stopped = tokio::time::timeout(Duration::from_secs(2), &mut server.serving).await;
+    assert!(stopped.is_ok(), "a client without a body keeps the server from stopping");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,7 +109,7 @@ async fn a_stopping_server_takes_no_new_order() {
     writer.write_all(b"POST /v1/sales/s/orders HTTP/1.1\r\nhost: h\r\nidempotency-key: k-1\r\n").await.unwrap();
     pause(Duration::from_millis(100)).await;
     drop(server.stop.take());
-    eventually("it accepts nobody", async || TcpStream::connect(server.address).await.is_err()).await;
+    eventually("it is not ready", async || server.get("/readyz").await.status == 503).await;
     let rest = format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     writer.write_all(rest.as_bytes()).await.unwrap();
     let mut answer = String::new();
