@@ -87,6 +87,7 @@ struct Shared {
     family: String,
     habit: Habit,
     hurry: AtomicBool,
+    customers: AtomicUsize,
     promised: AtomicUsize,
     orders: Mutex<HashMap<String, (String, End)>>,
 }
@@ -100,6 +101,7 @@ impl Buyers {
             family: family.to_owned(),
             habit,
             hurry: AtomicBool::new(false),
+            customers: AtomicUsize::new(0),
             promised: AtomicUsize::new(0),
             orders: Mutex::default(),
         });
@@ -156,10 +158,11 @@ impl Shared {
         }
     }
 
-    /// Asks until there is a final answer. Every fourth promise is asked for once more, elsewhere.
+    /// Asks until there is a final answer. Every fourth customer asks once more, elsewhere; not the first ones, because what
+    /// was promised to whoever asks again is mended by that.
     async fn insist(&self, wire: &mut Option<(usize, Wire)>, customer: &str, number: usize) -> Told {
         let (clock, mut attempt) = (RealClock::new(), number);
-        let mut asked_again = !self.promised.load(Ordering::Relaxed).is_multiple_of(4);
+        let mut asked_again = self.customers.fetch_add(1, Ordering::Relaxed) % 4 != 3;
         loop {
             let at = attempt % self.targets.len();
             let told = timeout(ANSWER_TIME_MAX, self.once(wire, at, customer)).await;

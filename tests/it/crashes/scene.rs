@@ -25,13 +25,15 @@ const BUYERS: usize = 12;
 /// Promises before something that is to meet a sale in full swing.
 const SWING: usize = UNITS / 6;
 /// How long it may take until somebody comes to a moment.
-const MET_TIME_MAX: Duration = Duration::from_secs(20);
+const MET_TIME_MAX: Duration = Duration::from_secs(40);
 /// From the last cancel until its unit is on sale again.
 const RETURN_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a process stands still: longer than a push may take.
 const FROZEN: Duration = Duration::from_millis(2_600);
 /// How long it may take, after a gate was emptied, until somebody comes to a moment of its reload; then it is emptied again.
 const RELOAD_TIME_MAX: Duration = Duration::from_secs(6);
+/// How long the worker that is not to load the gate sleeps at most.
+const HEAD_START_MAX: Duration = Duration::from_secs(2);
 /// Between two adjustments of the stock.
 const ADJUSTS_EVERY: Duration = Duration::from_millis(10);
 /// Ends every session of this database but the one that says so.
@@ -203,12 +205,17 @@ impl<'a> Stage<'a> {
     }
 
     /// The gate forgets everything, and the worker that is to be struck loads it: the other one sleeps until that has begun.
+    /// It may sleep over locks that the loader needs, or over a marker; so it does not sleep long, and this may be in vain.
     async fn let_it_reload(&mut self) {
-        self.crew.workers[1].serving().freeze();
+        let clock = RealClock::new();
+        let [struck, other] = &self.crew.workers[..] else { panic!("there are two") };
+        other.serving().freeze();
         let before = self.epochs();
         self.empty_gate();
-        eventually("a loader raises an epoch", async || self.epochs() > before).await;
-        self.crew.workers[1].serving().resume();
+        while !struck.is_struck() && self.epochs() == before && clock.monotonic() < HEAD_START_MAX {
+            clock.sleep(Duration::from_millis(5)).await;
+        }
+        other.serving().resume();
     }
 
     async fn strike(&mut self, moment: Moment, strike: Strike, sale: &str) {
@@ -234,8 +241,7 @@ impl<'a> Stage<'a> {
             }),
         }
         if self.is_overtaken(moment, strike) {
-            let gate_is_gone = matches!(strike, Strike::GateEmptied | Strike::GateKilled);
-            self.is_loaded(before, gate_is_gone).await;
+            self.is_loaded(before, !is_reload(moment)).await;
         }
     }
 
@@ -257,7 +263,7 @@ impl<'a> Stage<'a> {
         self.asks("select coalesce(sum(epoch), 0) from sales where phase <> 'closed'")
     }
 
-    /// Waits until every sale is live under a later epoch, or, where only some of them were being loaded, one is.
+    /// Waits until every sale is live, each under a later epoch; or one of them, where others were being loaded already.
     async fn is_loaded(&self, before: u64, every_sale: bool) {
         let open = "from sales where phase <> 'closed'";
         let sales: u64 = self.asks(&format!("select count(*) {open}"));
@@ -281,8 +287,9 @@ impl<'a> Stage<'a> {
         self.servers.as_mut().expect("the stage is distributed")
     }
 
-    fn empty_gate(&mut self) {
-        let _done: String = say(&self.servers().url("REDIS_URL"), &["FLUSHDB"]);
+    fn empty_gate(&self) {
+        let servers = self.servers.as_ref().expect("the stage is distributed");
+        let _done: String = say(&servers.url("REDIS_URL"), &["FLUSHDB"]);
     }
 
     /// Who stands still goes on; who is dead, or may still come to the moment, lives anew.

@@ -304,6 +304,9 @@ impl Scene {
         let orders = format!("select customer, state, id from orders where sale = '{sale}'");
         let orders = site.cluster.trio.psql(&orders);
         let orders: Vec<Vec<&str>> = orders.lines().map(|order| order.split('|').collect()).collect();
+        let left = self.crowd.left();
+        let kept: Vec<_> = orders.iter().filter(|order| left.contains(order[0])).collect();
+        assert!(kept.is_empty(), "{kept:?} were told that nothing had happened, and have orders\n{said}");
         let held = orders.iter().filter(|order| order[1] == "held");
         let held: HashSet<String> = held.map(|order| format!("ord_{}", order[2].replace('-', ""))).collect();
         let promised: HashSet<String> = promises.values().cloned().collect();
@@ -311,9 +314,6 @@ impl Scene {
         let unknown: Vec<_> = held.difference(&promised).collect();
         assert!(lost.is_empty() && unknown.is_empty(), "lost {lost:?}, held by nobody {unknown:?}\n{said}");
         assert_eq!(promised.len(), units, "units are left, and everybody was told that all is sold\n{said}");
-        let left = self.crowd.left();
-        let kept: Vec<_> = orders.iter().filter(|order| left.contains(order[0])).collect();
-        assert!(kept.is_empty(), "{kept:?} were told that nothing had happened, and have orders\n{said}");
         self.crowd.ask_once_more(promises).await;
         // So that it does not concern the scenes that follow here.
         let close = format!("/v1/sales/{sale}/close");
