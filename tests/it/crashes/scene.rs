@@ -110,8 +110,10 @@ impl<'a> Stage<'a> {
         probe::create(&target, &sale, UNITS, hold_seconds).await;
         self.arm(moment, strike).await;
         let targets = std::slice::from_ref(&target);
-        let buyers = Buyers::come(targets, &sale, "c", BUYERS, habit);
-        let operator = is_adjusted(moment).then(|| Operator::come(targets, &sale, ADJUSTS_EVERY));
+        let alone = is_alone(moment, strike);
+        let buyers = Buyers::come(targets, &sale, "c", if alone { 1 } else { BUYERS }, habit);
+        let adjusted = is_adjusted(moment) && !alone;
+        let operator = adjusted.then(|| Operator::come(targets, &sale, ADJUSTS_EVERY));
         if self.servers.is_some() && is_reload(moment) {
             eventually("the sale is in full swing", async || buyers.promised() >= SWING).await;
         }
@@ -125,7 +127,7 @@ impl<'a> Stage<'a> {
         let took = healed.monotonic();
         let more = if let Some(operator) = operator { operator.gone().await } else { 0 };
         let (mut promised, units) = (buyers.gone().await, UNITS + more);
-        if habit == Habit::Turn || is_adjusted(moment) {
+        if habit == Habit::Turn || adjusted {
             buy_the_rest(&target, &sale, units, &mut promised).await;
         }
         let taken = account::hold(&target, &sale, units, &promised).await;
@@ -366,6 +368,12 @@ fn is_of_an_api(moment: Moment) -> bool {
 fn is_reload(moment: Moment) -> bool {
     use Moment::{Bound, Closed, Fenced, Live, Loaded, Opened, Raised, Waited};
     matches!(moment, Raised | Fenced | Waited | Closed | Loaded | Bound | Live | Opened)
+}
+
+/// Whether one buyer comes. The push of others would be on its way while the process stands still; then it wakes, finds that
+/// too late and gives its connection up, and what was admitted would not reach the queue's fence.
+fn is_alone(moment: Moment, strike: Strike) -> bool {
+    moment == Moment::Admitted && matches!(strike, Strike::GateEmptied | Strike::GateKilled)
 }
 
 /// Whether an operator adds and withdraws stock meanwhile.
