@@ -1,5 +1,5 @@
 //! Buyers who insist: each asks again under the same key, at one API after the other, until it has a final answer. They
-//! keep all that they were told, which the ledger is held to afterwards.
+//! keep all that they were told, which the ledger is held to afterwards. And an operator who insists likewise.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::{Target, Wire, bearer};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::cluster::TOKEN;
@@ -87,6 +87,7 @@ struct Shared {
     family: String,
     habit: Habit,
     hurry: AtomicBool,
+    customers: AtomicUsize,
     promised: AtomicUsize,
     orders: Mutex<HashMap<String, (String, End)>>,
 }
@@ -100,6 +101,7 @@ impl Buyers {
             family: family.to_owned(),
             habit,
             hurry: AtomicBool::new(false),
+            customers: AtomicUsize::new(0),
             promised: AtomicUsize::new(0),
             orders: Mutex::default(),
         });
@@ -156,10 +158,11 @@ impl Shared {
         }
     }
 
-    /// Asks until there is a final answer. Every fourth promise is asked for once more, elsewhere.
+    /// Asks until there is a final answer. Every fourth customer asks once more, elsewhere; not the first ones, because what
+    /// was promised to whoever asks again is mended by that.
     async fn insist(&self, wire: &mut Option<(usize, Wire)>, customer: &str, number: usize) -> Told {
         let (clock, mut attempt) = (RealClock::new(), number);
-        let mut asked_again = !self.promised.load(Ordering::Relaxed).is_multiple_of(4);
+        let mut asked_again = self.customers.fetch_add(1, Ordering::Relaxed) % 4 != 3;
         loop {
             let at = attempt % self.targets.len();
             let told = timeout(ANSWER_TIME_MAX, self.once(wire, at, customer)).await;
@@ -229,4 +232,60 @@ impl Shared {
         let (_, expected) = orders.values_mut().find(|(other, _)| other == id).expect("it was promised");
         *expected = end;
     }
+}
+
+/// Adds units of `a` and withdraws some again, one adjustment after the other, each under its key until it is answered.
+pub(crate) struct Operator {
+    stops: Arc<AtomicBool>,
+    task: JoinHandle<i64>,
+}
+
+impl Operator {
+    /// Somebody who looks around for so long between two adjustments.
+    pub(crate) fn come(targets: &[Target], sale: &str, pause: Duration) -> Self {
+        let (targets, sale, stops) = (targets.to_vec(), sale.to_owned(), Arc::new(AtomicBool::new(false)));
+        let task = tokio::spawn({
+            let stops = stops.clone();
+            async move {
+                let mut more = 0;
+                for number in 0.. {
+                    let delta = if number % 2 == 0 { 3 } else { -2 };
+                    if adjust(&targets, &sale, number, delta).await {
+                        more += delta;
+                    }
+                    if stops.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    RealClock::new().sleep(pause).await;
+                }
+                more
+            }
+        });
+        Self { stops, task }
+    }
+
+    /// Waits for the answer to the last adjustment; answers with the units that are more now, all in all.
+    pub(crate) async fn gone(self) -> usize {
+        self.stops.store(true, Ordering::Relaxed);
+        usize::try_from(self.task.await.unwrap()).expect("more is added than withdrawn")
+    }
+}
+
+/// Whether this adjustment is done: fewer units may be left than are to be withdrawn.
+async fn adjust(targets: &[Target], sale: &str, number: usize, delta: i64) -> bool {
+    let (path, key) = (format!("/v1/sales/{sale}/items/a/adjustments"), format!("adjustment-{number}"));
+    let body = json!({ "delta": delta, "reason": "a pallet turned up, or is broken" });
+    for attempt in number.. {
+        let target = &targets[attempt % targets.len()];
+        let asked = target.answer(Method::POST, &path, Some(TOKEN), Some(&key), Some(&body));
+        if let Ok(Ok(answer)) = timeout(ANSWER_TIME_MAX, asked).await {
+            match answer.status.as_u16() {
+                200 | 201 => return true,
+                409 if delta < 0 => return false,
+                status => assert_eq!(status, 503, "{key}: {:?}", answer.body),
+            }
+        }
+        RealClock::new().sleep(AGAIN).await;
+    }
+    unreachable!("an operator asks without end")
 }

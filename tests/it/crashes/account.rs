@@ -18,8 +18,8 @@ const NONE: [&str; 7] =
     ["oversold", "undersold", "leaked", "lost", "doubled", "broken_promises", "conservation_errors"];
 
 /// Waits until nothing is on its way any more, and holds the sale to every promise: each order ended as its customer was
-/// told, there is no other, and every unit is where the orders say. Answers with the units that are held or sold.
-pub(crate) async fn hold(target: &Target, sale: &str, promised: &HashMap<String, End>) -> usize {
+/// told, there is no other, and each of these units is where the orders say. Answers with those that are held or sold.
+pub(crate) async fn hold(target: &Target, sale: &str, units: usize, promised: &HashMap<String, End>) -> usize {
     let ask = async |what: &str| -> Value {
         target.ask(Method::GET, &format!("/v1/sales/{sale}/{what}"), Some(TOKEN), None).await.unwrap()
     };
@@ -55,6 +55,7 @@ pub(crate) async fn hold(target: &Target, sale: &str, promised: &HashMap<String,
     assert_eq!(found.len(), promised.len(), "orders of {sale} that nobody was promised");
     let taken = promised.values().filter(|end| matches!(end, End::Held | End::Sold)).count();
     let item = &audit["stock"]["items"][0];
+    assert_eq!(item["stock"], units, "an adjustment counted twice, or not at all: {audit}");
     assert_eq!(item["held"].as_u64().unwrap() + item["sold"].as_u64().unwrap(), taken as u64, "{audit}");
     taken
 }

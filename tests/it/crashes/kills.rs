@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::account;
 use super::probe::{self, BACK_TIME_MAX};
-use crate::buyers::{Buyers, Habit};
+use crate::buyers::{Buyers, Habit, Operator};
 use crate::cluster::{Cluster, TOKEN};
 use crate::servers::turn;
 
@@ -33,6 +33,8 @@ const ORDERS_PER_KILL: usize = 900;
 /// Buyers, and how long each looks around between two orders, until the last kill is over.
 const BUYERS: usize = 8;
 const STROLL: Duration = Duration::from_millis(25);
+/// Between two adjustments of the stock.
+const ADJUSTS_EVERY: Duration = Duration::from_millis(50);
 /// How long something stays dead, at most.
 const DEAD_MS_MAX: u64 = 400;
 
@@ -153,6 +155,7 @@ async fn random_kills_break_no_promise() {
     probe::create(&targets[0], "drop", kills * UNITS_PER_KILL, HOLD_SECONDS).await;
     probe::create(&targets[0], "crowd", kills * ORDERS_PER_KILL / 3, HOLD_SECONDS).await;
     let buyers = Buyers::come(&targets, "drop", "c", BUYERS, Habit::Stroll(STROLL));
+    let operator = Operator::come(&targets, "drop", ADJUSTS_EVERY);
     let plan = Plan::insistent(targets.clone(), SaleId::new("crowd").unwrap(), TOKEN, habits(kills));
     let mut visit = Visit::begin(plan, clock.clone()).await.unwrap();
     let (tell, over) = oneshot::channel();
@@ -170,13 +173,15 @@ async fn random_kills_break_no_promise() {
     let (mut check, facts) = visit.check(&history).await.unwrap();
     visit.twice(&history, &mut check, &facts).await.unwrap();
     assert_eq!((check.verdict, &check.violations), (Verdict::Exact, &Vec::new()));
+    let more = operator.gone().await;
+    let units = kills * UNITS_PER_KILL + more;
     buyers.hurry();
     let promised = buyers.gone().await;
-    let taken = account::hold(&targets[0], "drop", &promised).await;
-    assert_eq!(taken, kills * UNITS_PER_KILL);
+    let taken = account::hold(&targets[0], "drop", units, &promised).await;
+    assert_eq!(taken, units);
     println!("{kills} times, {:?} were killed; full service within {:?}", toll.killed, toll.longest);
     println!(
-        "{taken} units of one sale sold exactly; {} answers of the crowd at another one checked",
+        "{taken} units of one sale sold exactly, {more} of them added meanwhile; {} answers of the crowd at another one checked",
         history.records.len()
     );
 }

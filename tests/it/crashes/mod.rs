@@ -6,6 +6,7 @@ mod account;
 mod kills;
 mod probe;
 mod scene;
+mod shards;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,8 @@ use scene::{Servers, Stage, Strike};
 const STAGES: usize = 3;
 /// Of the scenes with killed servers, one in so many is played each time.
 const CHOICE: usize = 6;
+/// Where a worker has pulled claims that RabbitMQ can give to another one.
+const PULLED: [Moment; 3] = [Moment::Pulled, Moment::BeforeCommit, Moment::Committed];
 
 /// How many scenes of each strike were played, and the longest time to full service.
 #[derive(Default)]
@@ -56,9 +59,31 @@ fn moments() -> impl Iterator<Item = Moment> {
 fn is_wanted(moment: Moment, strike: Strike, is_choice: bool) -> bool {
     match std::env::var("SLUICE_SCENES") {
         Ok(all) if all == "all" => true,
-        Ok(name) => name == format!("{}@{}", strike.name(), moment.name()),
+        Ok(name) => read(&name) == (strike, moment),
         Err(_) => is_choice,
     }
+}
+
+/// Which scene has this name. One that is none would pass every test, with no scene played.
+fn read(name: &str) -> (Strike, Moment) {
+    let scene = name.split_once('@').and_then(|(strike, moment)| {
+        Some((Strike::from_str(strike, false).ok()?, Moment::from_str(moment, false).ok()?))
+    });
+    scene.filter(|(strike, moment)| *strike != Strike::Silent || PULLED.contains(moment)).unwrap_or_else(|| {
+        let strikes: Vec<String> = Strike::value_variants().iter().map(|strike| strike.name()).collect();
+        let moments: Vec<String> = moments().map(Moment::name).collect();
+        let (strikes, moments) = (strikes.join(" "), moments.join(" "));
+        panic!(
+            "SLUICE_SCENES={name}: no such scene. Write all, or STRIKE@MOMENT like killed@pulled\n\
+             strikes: {strikes}\nmoments: {moments}\nsilent strikes only those that have pulled: pulled to committed"
+        )
+    })
+}
+
+#[test]
+#[should_panic(expected = "STRIKE@MOMENT like killed@pulled")]
+fn a_scene_that_does_not_exist_is_no_name() {
+    read("killed@puled");
 }
 
 async fn play(stage: &mut Stage<'_>, tally: &mut Tally, moment: Moment, strike: Strike) {
@@ -118,6 +143,20 @@ fn part_of(trio: &Trio, number: usize) -> Env {
         _ => (*name, trio.rabbit.own_url()),
     };
     trio.env().iter().map(own).collect()
+}
+
+/// RabbitMQ gives up a process that it has not heard of twice as long as its heartbeat, and its shards go to the other one.
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_wake_up_after_another_has_settled_for_them_settle_nothing_twice() {
+    let _turn = turn().await;
+    let (trio, mut tally) = (Trio::start(), Tally::default());
+    let mut env = trio.env();
+    env.iter_mut().filter(|(name, _)| *name == "RABBITMQ_URL").for_each(|(_, url)| url.push_str("?heartbeat=2"));
+    let mut stage = Stage::distributed(Servers::Shared(&trio, env)).await;
+    for moment in PULLED.into_iter().filter(|moment| is_wanted(*moment, Strike::Silent, true)) {
+        play(&mut stage, &mut tally, moment, Strike::Silent).await;
+    }
+    tally.show("distributed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! A crowd that insists: every customer asks again, with the same key and at another API, until there is a final answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Value, json};
 use sluice::clock::{Clock, RealClock};
 use sluice::load::wire::{Answer, Target, Wire};
+use sluice::model::Effect;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const FINISH_TIME_MAX: Duration = Duration::from_secs(300);
 /// Every so many customers ask once more after they were promised something.
 const REPEATS_EVERY: usize = 5;
+/// Every so many customers leave for good when they are told "not now", and that nothing has happened.
+const LEAVES_EVERY: usize = 4;
+/// Customers that ask for their order once more when everything is over, so that it takes no longer than a second or two.
+const ASKED_AGAIN_MAX: usize = 300;
 
 /// What an order was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,8 +38,8 @@ enum Told {
     /// 200, 201 or 202, with the order's id.
     Promised(String),
     SoldOut,
-    /// 503.
-    NotNow,
+    /// 503, and what may have happened all the same.
+    NotNow(Effect),
 }
 
 /// The crowd of one sale.
@@ -50,6 +55,8 @@ pub(crate) struct Crowd {
     unanswered: AtomicUsize,
     /// Who was promised which order.
     promises: Mutex<HashMap<String, String>>,
+    /// Who left and was told each time that nothing had happened.
+    left: Mutex<HashSet<String>>,
     /// What nobody should ever be told.
     wrong: Mutex<Vec<String>>,
     members: Mutex<JoinSet<()>>,
@@ -68,6 +75,7 @@ impl Crowd {
             not_now: AtomicUsize::new(0),
             unanswered: AtomicUsize::new(0),
             promises: Mutex::default(),
+            left: Mutex::default(),
             wrong: Mutex::default(),
             members: Mutex::default(),
         });
@@ -126,21 +134,41 @@ impl Crowd {
         std::mem::take(&mut *self.promises.lock().unwrap())
     }
 
+    /// Who left, and was told each time that nothing had happened.
+    pub(crate) fn left(&self) -> HashSet<String> {
+        self.left.lock().unwrap().clone()
+    }
+
+    /// Whoever was promised an order asks for it once more, everywhere, and gets it.
+    pub(crate) async fn ask_once_more(&self, promises: &HashMap<String, String>) {
+        for target in &self.targets {
+            let mut wire = Wire::open(target).await.unwrap();
+            for (customer, first) in promises.iter().take(ASKED_AGAIN_MAX) {
+                let answer = ask(&mut wire, target, &self.sale, customer, None).await.unwrap();
+                let body: Value = serde_json::from_slice(&answer.body).unwrap();
+                let told = (answer.status.as_u16(), body["id"].as_str());
+                assert_eq!(told, (200, Some(first.as_str())), "{customer} asks {} once more: {body}", target.url);
+            }
+        }
+    }
+
     /// One customer after the other, until the sale is sold out.
     async fn come(self: Arc<Self>, number: usize) {
         let mut wires: HashMap<usize, Wire> = HashMap::new();
         for count in 0.. {
             let customer = format!("c-{number}-{count}");
-            match self.insist(&mut wires, number + count, &customer).await {
+            let leaves = (number + count).is_multiple_of(LEAVES_EVERY);
+            match self.insist(&mut wires, number + count, &customer, leaves).await {
                 Told::Promised(_) if count % REPEATS_EVERY == 0 => {
                     // A promise stays one, wherever it is asked for; `note` compares.
-                    let again = self.insist(&mut wires, number + count + 1, &customer).await;
+                    let again = self.insist(&mut wires, number + count + 1, &customer, false).await;
                     if again == Told::SoldOut {
                         self.complain(format!("{customer} was accepted, and then told that it is sold out"));
                     }
                 }
                 Told::Promised(_) => {}
-                Told::SoldOut | Told::NotNow => return,
+                Told::NotNow(_) => drop(self.left.lock().unwrap().insert(customer)),
+                Told::SoldOut => return,
             }
             if !self.hurries.load(Ordering::Relaxed) {
                 self.clock.sleep(THINK).await;
@@ -148,8 +176,10 @@ impl Crowd {
         }
     }
 
-    /// Asks until there is a final answer, each time the next API.
-    async fn insist(&self, wires: &mut HashMap<usize, Wire>, first: usize, customer: &str) -> Told {
+    /// Asks until there is a final answer, each time the next API. Who `leaves` is content with "not now", once it is
+    /// certain that nothing has happened: each try was answered, and said so.
+    async fn insist(&self, wires: &mut HashMap<usize, Wire>, first: usize, customer: &str, leaves: bool) -> Told {
+        let mut nothing_happened = true;
         for at in first.. {
             let at = at % self.targets.len();
             let hangs_up = self.hasty.load(Ordering::Relaxed) && fastrand::bool();
@@ -158,15 +188,25 @@ impl Crowd {
             match timeout(patience, self.ask(wires, at, customer)).await {
                 _ if hangs_up => {
                     wires.remove(&at);
+                    nothing_happened = false;
                     self.unanswered.fetch_add(1, Ordering::Relaxed);
                 }
-                Ok(Ok(Told::NotNow)) => drop(self.not_now.fetch_add(1, Ordering::Relaxed)),
+                Ok(Ok(Told::NotNow(effect))) => {
+                    nothing_happened &= effect == Effect::None;
+                    self.not_now.fetch_add(1, Ordering::Relaxed);
+                    if leaves && nothing_happened {
+                        return Told::NotNow(effect);
+                    }
+                }
                 Ok(Ok(told)) => return told,
-                Ok(Err(_)) | Err(_) => drop(self.unanswered.fetch_add(1, Ordering::Relaxed)),
+                Ok(Err(_)) | Err(_) => {
+                    nothing_happened = false;
+                    self.unanswered.fetch_add(1, Ordering::Relaxed);
+                }
             }
             self.clock.sleep(AGAIN).await;
         }
-        Told::NotNow
+        unreachable!("a customer asks without end")
     }
 
     /// Orders one unit over an open connection, or a new one; one that failed is not used again.
@@ -215,10 +255,10 @@ impl Crowd {
         let told = match (answer.status.as_u16(), text("type").as_str()) {
             (200..=202, _) if ["accepted", "held"].contains(&text("state").as_str()) => Told::Promised(text("id")),
             (409, "/problems/sold-out") => Told::SoldOut,
-            (503, _) => Told::NotNow,
+            (503, _) => self.not_now_as_it_should_be(customer, answer, &text("effect")),
             (status, _) => {
                 self.complain(format!("{customer} was told {status}: {body}"));
-                Told::NotNow
+                Told::NotNow(Effect::Unknown)
             }
         };
         let mut promises = self.promises.lock().unwrap();
@@ -234,6 +274,21 @@ impl Crowd {
         }
         drop(promises);
         (told, text("state"))
+    }
+
+    /// "Not now" says what may have happened, and when to ask again.
+    fn not_now_as_it_should_be(&self, customer: &str, answer: &Answer, effect: &str) -> Told {
+        if answer.retry_after.is_none() {
+            self.complain(format!("{customer} was told 503 without Retry-After"));
+        }
+        Told::NotNow(match effect {
+            "none" => Effect::None,
+            "unknown" => Effect::Unknown,
+            other => {
+                self.complain(format!("{customer} was told 503 with the effect {other:?}"));
+                Effect::Unknown
+            }
+        })
     }
 
     fn complain(&self, what: String) {

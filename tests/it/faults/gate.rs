@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Scene, UNITS, cuts, lasts, units_for};
+use super::{Scene, Struck, UNITS, Who, cuts, lasts, units_for};
 use crate::servers::frames::{Kind, Side};
 use crate::servers::redis::{RedisServer, say};
 use crate::support::eventually;
@@ -97,7 +97,9 @@ async fn redis_freezes_for_one_second() {
 async fn redis_freezes_for_six_seconds() {
     let mut scene = Scene::begin(UNITS).await;
     scene.servers().redis.server.freeze();
+    let before = scene.refused();
     lasts(Duration::from_secs(6)).await;
+    eventually("orders are refused", async || scene.refused() > before).await;
     scene.servers().redis.server.resume();
     scene.all_is_well().await;
 }
@@ -139,20 +141,14 @@ async fn answers_of_the_gate_to_the_workers_are_lost_after_its_script_ran() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_redis_reaches_the_apis_any_more() {
-    let scene = Scene::begin(UNITS).await;
-    scene.site().apis.redis.stall(Side::Server);
-    lasts(Duration::from_secs(3)).await;
-    scene.site().apis.redis.heal();
-    scene.all_is_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_workers_reaches_redis_any_more() {
-    let scene = Scene::begin(UNITS).await;
-    scene.site().workers.redis.stall(Side::Client);
-    lasts(Duration::from_secs(3)).await;
-    scene.site().workers.redis.heal();
+async fn links_to_redis_carry_nothing_one_way() {
+    let scene = Scene::begin(3 * UNITS).await;
+    scene
+        .nothing_arrives_one_way(
+            |links| &links.redis,
+            |who, _| if who == Who::Apis { Struck::Orders } else { Struck::PerhapsNothing },
+        )
+        .await;
     scene.all_is_well().await;
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::{FULL_SWING, Scene, UNITS, cuts, lasts, units_for};
+use super::{Scene, Struck, UNITS, Who, cuts, lasts, units_for};
 use crate::servers::frames::{Kind, Side};
 use crate::servers::postgres::own;
 use crate::support::eventually;
@@ -62,11 +62,14 @@ async fn a_settlement_is_cut_off_before_its_commit_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_postgresql_reaches_the_workers_any_more() {
-    let scene = Scene::begin(2 * UNITS).await;
-    scene.site().workers.postgres.stall(Side::Server);
-    lasts(Duration::from_secs(4)).await;
-    scene.site().workers.postgres.heal();
+async fn links_to_postgresql_carry_nothing_one_way() {
+    let scene = Scene::begin(3 * UNITS).await;
+    scene
+        .nothing_arrives_one_way(
+            |links| &links.postgres,
+            |who, _| if who == Who::Workers { Struck::Settling } else { Struck::PerhapsNothing },
+        )
+        .await;
     scene.all_is_well().await;
 }
 
@@ -171,15 +174,10 @@ async fn the_disk_of_the_ledger_is_full() {
              create trigger full before insert on orders execute function full()",
         );
     }
-    let settled = format!("select count(*) from orders where sale = '{}'", scene.sale);
     let said = || scene.site().cluster.workers.iter().map(|worker| worker.said()).collect::<String>();
     eventually("settling fails for want of room", async || said().contains("settlement failed")).await;
     // The last page may have room for a small batch; then there is none, and what is accepted waits.
-    eventually("accepted orders wait for room", async || {
-        let settled: usize = trio.psql(&settled).parse().unwrap();
-        scene.crowd.accepted() >= settled + FULL_SWING
-    })
-    .await;
+    scene.accepted_orders_wait().await;
     if disk.is_some() {
         fs::remove_file(folder.join("filler")).unwrap();
         trio.psql("set lock_timeout = '5s'; alter table orders set tablespace pg_default");

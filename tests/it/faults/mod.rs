@@ -11,7 +11,7 @@ mod pairs;
 mod processes;
 mod queue;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -38,6 +38,9 @@ const FULL_SERVICE_TIME_MAX: Duration = Duration::from_secs(5);
 const FULL_SWING: usize = 200;
 /// Units of a sale, unless its fault takes long: some are left when it ends.
 const UNITS: usize = 2_500;
+
+/// For how long a link carries nothing: longer than any step waits for an answer.
+const STALLED: Duration = Duration::from_secs(4);
 
 /// How often a scene repeats what it cuts: `SLUICE_CUTS=100` is for those who have time.
 fn cuts() -> usize {
@@ -104,6 +107,20 @@ impl Site {
     fn redis_says<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
         say(&self.cluster.trio.redis.url(), command)
     }
+}
+
+/// Whose link it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Apis,
+    Workers,
+}
+
+/// What a link that carries nothing one way is certain to hold up.
+enum Struck {
+    Orders,
+    Settling,
+    PerhapsNothing,
 }
 
 /// The site that no test has at the moment.
@@ -195,31 +212,74 @@ impl Scene {
 
     /// The fault is over: now everything has to come right by itself.
     async fn all_is_well(self) {
-        let clock = RealClock::new();
         let accepted = self.crowd.accepted();
-        let apis = 0..self.site().cluster.apis.len();
-        let probes = apis.map(|at| {
-            let crowd = self.crowd.clone();
-            async move { crowd.order_until_settled(at, &format!("probe-{at}")).await }
-        });
-        let well = timeout(Duration::from_secs(30), join_all(probes)).await;
-        let back = clock.monotonic();
-        assert!(well.is_ok(), "no service after {back:?}\n{}", self.said());
+        let back = self.is_in_full_service("healed").await;
         let promises = self.crowd.finish().await;
         println!(
-            "{}: full service {} ms after healing; {accepted} of {} accepted before it, {} times not now, {} times no answer",
+            "{}: full service {} ms after healing; {accepted} of {} accepted before it, {} times not now, {} times no answer, \
+             {} left",
             name(),
             back.as_millis(),
             self.units,
             self.crowd.not_now(),
             self.crowd.unanswered(),
+            self.crowd.left().len(),
         );
-        self.adds_up(&promises.into_values().collect()).await;
+        self.adds_up(&promises).await;
         assert!(back < FULL_SERVICE_TIME_MAX, "full service only after {back:?}\n{}", self.said());
     }
 
+    /// How long it takes from now until every API has sold a unit to somebody new, and the ledger has it.
+    async fn is_in_full_service(&self, who: &str) -> Duration {
+        let clock = RealClock::new();
+        let apis = 0..self.site().cluster.apis.len();
+        let probes = apis.map(async |at| self.crowd.order_until_settled(at, &format!("probe-{who}-{at}")).await);
+        let well = timeout(Duration::from_secs(30), join_all(probes)).await;
+        assert!(well.is_ok(), "no service after {:?}\n{}", clock.monotonic(), self.said());
+        clock.monotonic()
+    }
+
+    /// Lets nothing of one side arrive at the other for a while, on each link to one server in turn, in each direction.
+    async fn nothing_arrives_one_way(&self, link: impl Fn(&Links) -> &Proxy, struck: impl Fn(Who, Side) -> Struck) {
+        let site = self.site();
+        for (who, links) in [(Who::Apis, &site.apis), (Who::Workers, &site.workers)] {
+            for side in [Side::Client, Side::Server] {
+                let (scene, healed) = (format!("{who:?}, what the {side:?} sends"), format!("{who:?}-{side:?}"));
+                let before = self.refused();
+                link(links).stall(side);
+                lasts(STALLED).await;
+                match struck(who, side) {
+                    Struck::Orders => eventually("orders are refused", async || self.refused() > before).await,
+                    Struck::Settling => self.accepted_orders_wait().await,
+                    Struck::PerhapsNothing => {}
+                }
+                link(links).heal();
+                let back = self.is_in_full_service(&healed).await;
+                println!("{}: {scene}: full service {} ms after healing", name(), back.as_millis());
+                assert!(back < FULL_SERVICE_TIME_MAX, "{scene}: full service only after {back:?}\n{}", self.said());
+            }
+        }
+    }
+
+    /// Requests that were not answered, or with "not now".
+    fn refused(&self) -> usize {
+        self.crowd.not_now() + self.crowd.unanswered()
+    }
+
+    /// How many accepted orders the ledger does not have.
+    fn waiting(&self) -> usize {
+        let settled = format!("select count(*) from orders where sale = '{}'", self.sale);
+        let settled: usize = self.site().cluster.trio.psql(&settled).parse().unwrap();
+        self.crowd.accepted().saturating_sub(settled)
+    }
+
+    /// Nothing is settled any more, and orders are accepted all the same.
+    async fn accepted_orders_wait(&self) {
+        eventually("accepted orders wait", async || self.waiting() >= FULL_SWING).await;
+    }
+
     /// All units are sold, to exactly those who were promised one, and every layer agrees.
-    async fn adds_up(&self, promised: &HashSet<String>) {
+    async fn adds_up(&self, promises: &HashMap<String, String>) {
         let (sale, units) = (self.sale.clone(), self.units);
         let said = self.said();
         let site = self.site();
@@ -241,12 +301,20 @@ impl Scene {
         for number in ["oversold", "undersold", "leaked", "lost", "doubled", "broken_promises", "conservation_errors"] {
             assert_eq!(audit[number], 0, "{number}: {audit}\n{said}");
         }
-        let held = site.cluster.trio.psql(&format!("select id from orders where sale = '{sale}' and state = 'held'"));
-        let held: HashSet<String> = held.lines().map(|id| format!("ord_{}", id.replace('-', ""))).collect();
+        let orders = format!("select customer, state, id from orders where sale = '{sale}'");
+        let orders = site.cluster.trio.psql(&orders);
+        let orders: Vec<Vec<&str>> = orders.lines().map(|order| order.split('|').collect()).collect();
+        let left = self.crowd.left();
+        let kept: Vec<_> = orders.iter().filter(|order| left.contains(order[0])).collect();
+        assert!(kept.is_empty(), "{kept:?} were told that nothing had happened, and have orders\n{said}");
+        let held = orders.iter().filter(|order| order[1] == "held");
+        let held: HashSet<String> = held.map(|order| format!("ord_{}", order[2].replace('-', ""))).collect();
+        let promised: HashSet<String> = promises.values().cloned().collect();
         let lost: Vec<_> = promised.difference(&held).collect();
-        let unknown: Vec<_> = held.difference(promised).collect();
+        let unknown: Vec<_> = held.difference(&promised).collect();
         assert!(lost.is_empty() && unknown.is_empty(), "lost {lost:?}, held by nobody {unknown:?}\n{said}");
         assert_eq!(promised.len(), units, "units are left, and everybody was told that all is sold\n{said}");
+        self.crowd.ask_once_more(promises).await;
         // So that it does not concern the scenes that follow here.
         let close = format!("/v1/sales/{sale}/close");
         let _closed: Value = target.ask(Method::POST, &close, Some(TOKEN), None).await.unwrap();

@@ -31,10 +31,10 @@ const SECONDS: u32 = 8;
 const BUYERS: usize = 200;
 /// Connections of the open load: more than may wait.
 const CONNECTIONS: usize = 3_000;
-/// Half of the refusals take at most this long. The crowd and other tests have the same processors, so the figures that
+/// Nine in ten refusals take at most this long. The crowd and other tests have the same processors, so the figures that
 /// are printed say more on an idle machine.
 const REFUSED_TIME_MAX_MS: f64 = 50.0;
-/// What the process may grow by.
+/// What a process may grow by.
 const GROWTH_MAX_KB: u64 = 150_000;
 
 /// How much memory a process has had at most.
@@ -85,19 +85,38 @@ async fn load(target: &Target, sale: &str, seed: u64, rate_per_s: f64) -> Summar
     run(plan, Arc::new(RealClock::new()), std::future::pending()).await.unwrap()
 }
 
+/// Whether each "not now" tells when to ask again: those who ask while a load is under way.
+async fn asks_when_to_come_again(target: &Target, sale: &str) {
+    let (clock, mut refused) = (RealClock::new(), 0);
+    for number in 0.. {
+        let mut wire = Wire::open(target).await.unwrap();
+        let answer =
+            ask(&mut wire, target, sale, &format!("again-{number}-{}", fastrand::u64(..)), None).await.unwrap();
+        if answer.status == 503 {
+            assert!(answer.retry_after.is_some(), "{}", String::from_utf8_lossy(&answer.body));
+            refused += 1;
+        }
+        if clock.monotonic() > Duration::from_secs(SECONDS.into()) {
+            break;
+        }
+        clock.sleep(Duration::from_millis(5)).await;
+    }
+    assert!(refused > 0, "nobody was refused");
+}
+
 fn told(summary: &Summary, what: &str) -> (f64, f64) {
     let goodput = summary.count(Outcome::Accepted) as f64 / f64::from(SECONDS);
     let refused = summary.outcomes.iter().find(|latencies| latencies.outcome == Outcome::Unavailable);
-    let (count, p50, p99) = refused.map_or((0, 0.0, 0.0), |refused| (refused.count, refused.p50_ms, refused.p99_ms));
+    let (count, p50, p90, p99) = refused.map_or((0, 0.0, 0.0, 0.0), |it| (it.count, it.p50_ms, it.p90_ms, it.p99_ms));
     println!(
-        "{what}: {:.0} orders/s offered, {goodput:.0} accepted; {count} refused, half within {p50} ms, 99 % within {p99} ms\n{}",
+        "{what}: {:.0} orders/s offered, {goodput:.0} accepted; {count} refused, half within {p50} ms, 90 % within {p90} ms, 99 % within {p99} ms\n{}",
         summary.requests.offered_per_s,
         summary.table()
     );
     assert_eq!(summary.requests.dropped, 0, "the crowd could not keep up");
     let check = summary.check.as_ref().unwrap();
     assert!(check.violations.is_empty(), "{:?}", check.violations);
-    (goodput, p50)
+    (goodput, p90)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,13 +128,14 @@ async fn three_times_what_the_queue_takes_costs_the_accepted_orders_nothing() {
     let body = json!({ "id": sale, "name": sale, "opens_at": "2020-01-01T00:00:00Z",
         "items": [{ "sku": "a", "stock": 1_000_000 }] });
     let _created: Value = target.ask(Method::POST, "/v1/sales", Some(TOKEN), Some(&body)).await.unwrap();
-    let pid = site.cluster.apis[0].serving().pid();
+    let pids = [&site.cluster.apis[0], &site.cluster.workers[0], &site.cluster.workers[1]].map(|it| it.serving().pid());
 
     site.apis.rabbit.throttle(BYTES_PER_SECOND);
     let capacity = capacity(&target, &sale).await;
-    let before = memory_kb(pid);
-    let (goodput, refused_ms) = told(&load(&target, &sale, 1, 3.0 * capacity).await, "a narrow way to the queue");
-    println!("{capacity:.0} orders/s of {BUYERS} buyers; memory {before} kB before, {} kB at most", memory_kb(pid));
+    let before = pids.map(memory_kb);
+    let (summary, ()) = tokio::join!(load(&target, &sale, 1, 3.0 * capacity), asks_when_to_come_again(&target, &sale));
+    let (goodput, refused_ms) = told(&summary, "a narrow way to the queue");
+    println!("{capacity:.0} orders/s of {BUYERS} buyers");
     assert!(goodput >= 0.85 * capacity, "{goodput} of {capacity} orders/s");
     assert!(refused_ms <= REFUSED_TIME_MAX_MS, "refusals took {refused_ms} ms");
 
@@ -125,9 +145,18 @@ async fn three_times_what_the_queue_takes_costs_the_accepted_orders_nothing() {
     let (goodput, refused_ms) = told(&load(&target, &sale, 2, 3_000.0).await, "a slow queue");
     assert!(goodput >= 500.0, "{goodput} orders/s");
     assert!(refused_ms <= REFUSED_TIME_MAX_MS, "refusals took {refused_ms} ms");
-    let after = memory_kb(pid);
-    assert!(after - before <= GROWTH_MAX_KB, "memory grew from {before} to {after} kB");
     site.apis.rabbit.heal();
+
+    // The gate is asked in batches, one after the other: each takes half a second.
+    site.apis.redis.delay(Duration::from_millis(250));
+    let (_, refused_ms) = told(&load(&target, &sale, 3, 3_000.0).await, "a slow gate");
+    assert!(refused_ms <= REFUSED_TIME_MAX_MS, "refusals took {refused_ms} ms");
+    site.apis.redis.heal();
+
+    let after = pids.map(memory_kb);
+    println!("memory of the API and the workers: {before:?} kB before, {after:?} kB at most");
+    let grown = before.iter().zip(after).all(|(before, after)| after - before <= GROWTH_MAX_KB);
+    assert!(grown, "memory grew from {before:?} to {after:?} kB");
     lasts(Duration::from_millis(100)).await;
     let close = format!("/v1/sales/{sale}/close");
     let _closed: Value = target.ask(Method::POST, &close, Some(TOKEN), None).await.unwrap();

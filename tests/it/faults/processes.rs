@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sluice::load::wire::{Target, Wire};
 
 use super::crowd::ask;
-use super::{Scene, UNITS, lasts};
+use super::{FULL_SWING, Scene, UNITS, lasts};
 use crate::cluster::TOKEN;
 use crate::servers::frames::{Kind, Protocol, Side};
 use crate::servers::proxy::{Proxy, Strike};
@@ -19,8 +19,10 @@ use crate::support::eventually;
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_stands_still_for_four_seconds() {
     let scene = Scene::begin(UNITS).await;
+    let before = scene.crowd.unanswered();
     scene.site().cluster.apis[0].serving().freeze();
     lasts(Duration::from_secs(4)).await;
+    eventually("it does not answer", async || scene.crowd.unanswered() > before).await;
     scene.site().cluster.apis[0].serving().resume();
     scene.all_is_well().await;
 }
@@ -28,11 +30,14 @@ async fn an_api_stands_still_for_four_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_worker_stands_still_for_four_seconds() {
     let scene = Scene::begin(2 * UNITS).await;
+    let mut waited = false;
     for worker in &scene.site().cluster.workers {
         worker.serving().freeze();
         lasts(Duration::from_secs(4)).await;
+        waited |= scene.waiting() >= FULL_SWING;
         worker.serving().resume();
     }
+    assert!(waited, "neither of them settles this sale");
     scene.all_is_well().await;
 }
 

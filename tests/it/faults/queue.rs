@@ -8,7 +8,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Confirmation, Connection, ConnectionProperties};
 use sluice::load::wire::{Target, Wire};
 
-use super::{Scene, UNITS, cuts, lasts, units_for};
+use super::{Scene, Struck, UNITS, Who, cuts, lasts, units_for};
 use crate::servers::frames::{Kind, Side};
 use crate::support::eventually;
 
@@ -71,44 +71,36 @@ async fn an_alarm_of_rabbitmq_blocks_all_pushes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_closes_all_connections_of_rabbitmq() {
     let mut scene = Scene::begin(UNITS).await;
-    scene.servers().rabbit.control(&["close_all_connections", "by hand"]);
+    let lost = |scene: &Scene| scene.said().matches("lost RabbitMQ").count();
+    let before = lost(&scene);
+    scene.servers().rabbit.control(&["close_all_connections", "--global", "by hand"]);
+    let all = scene.site().cluster.members().count();
+    eventually("every process has lost it", async || lost(&scene) >= before + all).await;
     scene.all_is_well().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_freezes_for_four_seconds() {
     let mut scene = Scene::begin(UNITS).await;
+    let before = scene.refused();
     scene.servers().rabbit.freeze();
     lasts(Duration::from_secs(4)).await;
+    eventually("orders are refused", async || scene.refused() > before).await;
     scene.servers().rabbit.resume();
     scene.all_is_well().await;
 }
 
-/// The push arrives, its confirm does not, and nobody says that the connection is dead.
+/// Pushes arrive and their confirms do not, or the other way round, and nobody says that the connection is dead.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_rabbitmq_reaches_the_apis_any_more() {
-    let scene = Scene::begin(UNITS).await;
-    scene.site().apis.rabbit.stall(Side::Server);
-    lasts(Duration::from_secs(4)).await;
-    scene.site().apis.rabbit.heal();
-    scene.all_is_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_apis_reaches_rabbitmq_any_more() {
-    let scene = Scene::begin(UNITS).await;
-    scene.site().apis.rabbit.stall(Side::Client);
-    lasts(Duration::from_secs(4)).await;
-    scene.site().apis.rabbit.heal();
-    scene.all_is_well().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_rabbitmq_reaches_the_workers_any_more() {
-    let scene = Scene::begin(2 * UNITS).await;
-    scene.site().workers.rabbit.stall(Side::Server);
-    lasts(Duration::from_secs(4)).await;
-    scene.site().workers.rabbit.heal();
+async fn links_to_rabbitmq_carry_nothing_one_way() {
+    let scene = Scene::begin(3 * UNITS).await;
+    let struck = |who, side| match (who, side) {
+        (Who::Apis, _) => Struck::Orders,
+        (Who::Workers, Side::Server) => Struck::Settling,
+        // What is not acknowledged is delivered all the same, up to a limit.
+        (Who::Workers, Side::Client) => Struck::PerhapsNothing,
+    };
+    scene.nothing_arrives_one_way(|links| &links.rabbit, struck).await;
     scene.all_is_well().await;
 }
 
