@@ -56,6 +56,7 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
     if shop.pushing.is_full() {
         return Err(Error::Overloaded("the queue"));
     }
+    let _on_its_way = shop.pushing.begin();
     let claim = Claim::Order(order.clone());
     let started = shop.clock.monotonic();
     fault::at(Moment::BeforeAdmit);
@@ -80,15 +81,14 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
 /// rolls forward, see [`reconcile::sweep`]. `asked` is when the gate was asked to admit it: the push is late when it ends a
 /// push's time after that, so a process that was asleep since then promises nothing, whatever the queue says.
 pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch, asked: Duration) -> Result<Push> {
-    let _on_its_way = shop.pushing.begin();
     let started = shop.clock.monotonic();
     let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
     shop.queue_answered(&pushed);
     let now = shop.clock.monotonic();
-    let took = now.saturating_sub(started);
-    metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(took);
+    let took = now.saturating_sub(asked);
+    metrics::histogram!("sluice_stage_duration_seconds", "stage" => "push").record(now.saturating_sub(started));
     shop.pushing.took(took);
-    let late = shop.queue.push_timeout().is_some_and(|timeout| now.saturating_sub(asked) >= timeout);
+    let late = shop.queue.push_timeout().is_some_and(|timeout| took >= timeout);
     match pushed {
         Ok(Push::Durable) if late => Err(unknown("its answer came too late")),
         Ok(push) => {

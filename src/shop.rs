@@ -86,20 +86,23 @@ impl Shop {
     }
 }
 
-/// Claims between the gate's yes and the queue's answer. What does not fit is refused before the gate is asked: an
-/// admitted claim that waits too long would end in doubt, and a crowd beyond the queue's capacity would leave nothing else.
-#[derive(Default)]
+/// Orders between the question to the gate and the queue's answer. What does not fit is refused before the gate is asked: an
+/// admitted claim that waits too long would end in doubt, and a crowd beyond the capacity of either would leave nothing else.
 pub struct Pushing {
     claims: AtomicUsize,
-    slow: AtomicBool,
+    claims_max: AtomicUsize,
+}
+
+impl Default for Pushing {
+    fn default() -> Self {
+        Self { claims: AtomicUsize::new(0), claims_max: AtomicUsize::new(limits::PUSH_WAITING_MAX) }
+    }
 }
 
 impl Pushing {
     /// Whether there is no room for another order.
     pub fn is_full(&self) -> bool {
-        let slow = self.slow.load(Ordering::Relaxed);
-        let max = if slow { limits::PUSH_SLOW_CLAIMS_MAX } else { limits::PUSH_WAITING_MAX };
-        self.claims.load(Ordering::Relaxed) >= max
+        self.claims.load(Ordering::Relaxed) >= self.claims_max.load(Ordering::Relaxed)
     }
 
     /// A claim is on its way until what is returned is dropped.
@@ -108,9 +111,17 @@ impl Pushing {
         OnItsWay(self)
     }
 
-    /// Notes how long the latest one took.
+    /// Notes how long the latest one took. If that was long, there is room for as many as would take an acceptable time at
+    /// this rate (Little's law).
     pub fn took(&self, time: Duration) {
-        self.slow.store(time >= limits::PUSH_SLOW_TIME, Ordering::Relaxed);
+        let max = if time < limits::PUSH_SLOW_TIME {
+            limits::PUSH_WAITING_MAX
+        } else {
+            let [least, most] = limits::PUSH_SLOW_CLAIMS;
+            let fitting = limits::PUSH_SLOW_TIME_MAX.as_millis() * most as u128 / time.as_millis();
+            usize::try_from(fitting).unwrap_or(most).clamp(least, most)
+        };
+        self.claims_max.store(max, Ordering::Relaxed);
     }
 }
 
@@ -167,9 +178,15 @@ mod tests {
     #[test]
     fn a_slow_queue_gets_fewer_claims_at_a_time() {
         let pushing = Pushing::default();
-        let mut few: Vec<_> = (0..limits::PUSH_SLOW_CLAIMS_MAX).map(|_| pushing.begin()).collect();
+        let [least, most] = limits::PUSH_SLOW_CLAIMS;
+        let mut few: Vec<_> = (0..most).map(|_| pushing.begin()).collect();
         assert!(!pushing.is_full());
         pushing.took(limits::PUSH_SLOW_TIME);
+        assert!(pushing.is_full());
+        drop(few.pop());
+        assert!(!pushing.is_full());
+        pushing.took(10 * limits::PUSH_SLOW_TIME_MAX);
+        few.truncate(least);
         assert!(pushing.is_full());
         drop(few.pop());
         assert!(!pushing.is_full());

@@ -76,8 +76,10 @@ pub const PUSH_WAITING_MAX: usize = 50_000;
 /// A push that takes longer than this shows that the queue takes in less than the gate admits. Far below
 /// [`PUSH_TIME_MAX`]: what is admitted has to be accepted in time.
 pub const PUSH_SLOW_TIME: Duration = Duration::from_millis(400);
-/// Claims that may be on their way to a queue that is slow; more are refused with `overloaded` before the gate is asked.
-pub const PUSH_SLOW_CLAIMS_MAX: usize = 1_000;
+/// How long an order may take on its way through a slow gate to a slow queue, more or less.
+pub const PUSH_SLOW_TIME_MAX: Duration = Duration::from_millis(800);
+/// Orders that may be on their way then, at least and at most; more are refused with `overloaded` before the gate is asked.
+pub const PUSH_SLOW_CLAIMS: [usize; 2] = [500, 1_000];
 /// Claims in one message of the queue.
 pub const PUSH_BATCH_CLAIMS_MAX: usize = 1_000;
 /// Size of one parcel: what travels through RabbitMQ as one message.
