@@ -112,10 +112,10 @@ impl Pushing {
     }
 
     /// Notes how long the latest one took. If that was long, there is room for as many as would take an acceptable time at
-    /// this rate (Little's law).
+    /// this rate (Little's law); else for one more than before, so that a crowd does not fill at once what has just emptied.
     pub fn took(&self, time: Duration) {
         let max = if time < limits::PUSH_SLOW_TIME {
-            limits::PUSH_WAITING_MAX
+            (self.claims_max.load(Ordering::Relaxed) + 1).min(limits::PUSH_WAITING_MAX)
         } else {
             let [least, most] = limits::PUSH_SLOW_CLAIMS;
             let fitting = limits::PUSH_SLOW_TIME_MAX.as_millis() * most as u128 / time.as_millis();
@@ -190,10 +190,12 @@ mod tests {
         assert!(pushing.is_full());
         drop(few.pop());
         assert!(!pushing.is_full());
-        let many: Vec<_> = (0..limits::PUSH_WAITING_MAX).map(|_| pushing.begin()).collect();
-        pushing.took(Duration::ZERO);
+        few.push(pushing.begin());
         assert!(pushing.is_full());
-        drop(many);
-        assert!(!pushing.is_full());
+        pushing.took(Duration::ZERO);
+        assert!(!pushing.is_full(), "a fast one makes room for one more");
+        (0..limits::PUSH_WAITING_MAX).for_each(|_| pushing.took(Duration::ZERO));
+        few.extend((few.len()..limits::PUSH_WAITING_MAX).map(|_| pushing.begin()));
+        assert!(pushing.is_full(), "but not for ever");
     }
 }
