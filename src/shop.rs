@@ -69,9 +69,9 @@ impl Shop {
         Ok(Some(sale))
     }
 
-    /// Some sale that was asked for in this process; `None` if none was.
+    /// Some sale that was asked for in this process, and the same one if asked again; `None` if none was.
     pub fn known_sale(&self) -> Option<SaleId> {
-        self.catalog.read().expect("no holder panics").keys().next().cloned()
+        self.catalog.read().expect("no holder panics").keys().min().cloned()
     }
 
     /// Remembers how the queue answered last.
