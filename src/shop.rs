@@ -111,8 +111,8 @@ impl Pushing {
         OnItsWay(self)
     }
 
-    /// Notes how long the latest one took. If that was long, there is room for as many as would take an acceptable time at
-    /// this rate (Little's law); else for one more than before, so that a crowd does not fill at once what has just emptied.
+    /// Notes how long the latest one took. The longer, the fewer there is room for; after a fast one there is room for one more
+    /// than before, so that a crowd does not fill at once what has just emptied.
     pub fn took(&self, time: Duration) {
         let max = if time < limits::PUSH_SLOW_TIME {
             (self.claims_max.load(Ordering::Relaxed) + 1).min(limits::PUSH_WAITING_MAX)

@@ -73,8 +73,8 @@ pub const GATE_PENDING_PAGE_CLAIMS: usize = 1_000;
 
 /// Claims that wait for the queue, in one process; more are refused with `overloaded`.
 pub const PUSH_WAITING_MAX: usize = 50_000;
-/// A push that takes longer than this shows that the queue takes in less than the gate admits. Far below
-/// [`PUSH_TIME_MAX`]: what is admitted has to be accepted in time.
+/// An order that takes longer than this from the question to the gate to the queue's answer shows that one of them takes in
+/// less than comes. Far below [`PUSH_TIME_MAX`]: what is admitted has to be accepted in time.
 pub const PUSH_SLOW_TIME: Duration = Duration::from_millis(400);
 /// How long an order may take on its way through a slow gate to a slow queue, more or less.
 pub const PUSH_SLOW_TIME_MAX: Duration = Duration::from_millis(800);
@@ -90,7 +90,7 @@ pub const QUEUE_SHARDS: usize = 4;
 pub const SHARD_PARCELS_MAX: u32 = 1_000_000;
 /// Parcels of each shard that a worker holds before it has settled them: while some are settled, others are on their way.
 pub const PULL_AHEAD_PARCELS_MAX: u16 = 128;
-/// From the start of a push through RabbitMQ to its answer; a later answer promises nothing.
+/// From the question to the gate to RabbitMQ's answer; a later answer promises nothing. A push itself is given up after it.
 pub const PUSH_TIME_MAX: Duration = Duration::from_secs(2);
 /// Claims in one settlement transaction.
 pub const SETTLE_BATCH_CLAIMS_MAX: usize = 2_000;

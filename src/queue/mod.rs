@@ -44,8 +44,8 @@ pub trait Queue: Send + Sync {
     /// How much is waiting, as far as this process can see.
     async fn depth(&self) -> Result<Depth>;
 
-    /// After this time a push that has no answer is late: its claim must not be promised any more. `None` where no push
-    /// is ever on its way past a fence.
+    /// After this time a push that has no answer is late: its claim must not be promised any more. Whoever promises counts from
+    /// the question to the gate. `None` where no push is ever on its way past a fence.
     fn push_timeout(&self) -> Option<Duration>;
 }
 

@@ -110,11 +110,6 @@ impl ModelQueue {
         self.line().waiting.is_empty()
     }
 
-    /// What a loader waits behind its fence.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.push_timeout.unwrap_or_default()
-    }
-
     /// Every message that waits, for the checker.
     pub(crate) fn waiting(&self) -> Vec<Message> {
         self.line().waiting.iter().map(|entry| entry.message.clone()).collect()

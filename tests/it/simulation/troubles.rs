@@ -11,7 +11,7 @@ use super::sim::Sim;
 use super::world::Bug;
 
 /// The broker does not wait until a binding is on disk: a power failure may undo what is younger than this.
-const BINDINGS_UNDONE_MAX: Duration = Duration::from_secs(2);
+const BINDINGS_UNDONE_MAX: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trouble {
@@ -155,9 +155,7 @@ impl Run {
     }
 
     fn crash_broker(&mut self, wiped: bool) {
-        // What is younger than the time that a loader waits behind its fence.
-        let undone =
-            self.world.shards[0].timeout().min(BINDINGS_UNDONE_MAX).mul_f64(self.sim.below(100) as f64 / 100.0);
+        let undone = BINDINGS_UNDONE_MAX.mul_f64(self.sim.below(100) as f64 / 100.0);
         self.world.crash_broker(wiped, undone);
         for process in self.processes.clone() {
             process.queue.leave();
