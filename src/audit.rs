@@ -265,3 +265,28 @@ fn item_drift(item: &StockItem) -> Option<Drift> {
     };
     Some(Drift { undersold, leaked, finding: Finding { invariant, subject: item.sku.to_string(), detail } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_gate_set_aside_and_the_ledger_does_not_have_has_leaked() {
+        let units = |count| Units::new(count).expect("few units");
+        let of = |available, in_flight| StockItem {
+            sku: Sku::new("a").expect("a good name"),
+            stock: units(10),
+            available: Units::ZERO,
+            held: units(5),
+            sold: Units::ZERO,
+            in_flight: units(in_flight),
+            gate: Some(GateStock { available: units(available) }),
+        };
+        assert!(item_drift(&of(0, 5)).is_none());
+        assert!(item_drift(&of(2, 3)).is_none());
+        for (available, in_flight, undersold, leaked) in [(0, 7, 0, 2), (3, 5, 0, 3), (0, 1, 4, 0)] {
+            let drift = item_drift(&of(available, in_flight)).expect("it differs");
+            assert_eq!((drift.undersold, drift.leaked), (undersold, leaked));
+        }
+    }
+}

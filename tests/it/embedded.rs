@@ -47,6 +47,20 @@ async fn a_crowd_buys_exactly_the_stock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_audit_sees_what_a_gate_has_pending_that_is_being_loaded_anew() {
+    let data = tempfile::tempdir().unwrap();
+    let deployment = embedded(data.path(), Arc::new(RealClock::new())).await.unwrap();
+    let (shop, sale) = (&deployment.shop, sale("reloaded"));
+    let (settled, ()) = join(settlement::settle_once(shop), create(shop, &sale, 3)).await;
+    settled.unwrap();
+    exact(shop, &sale).await;
+    assert!(matches!(place(shop, order(shop, &sale, "c-1")).await, Ok(Placement::Accepted(_))));
+    shop.ledger.step_epoch(&sale.id, EpochStep::Raise).await.unwrap();
+    let audit = audit(shop, &sale.id).await.unwrap().unwrap();
+    assert_eq!((audit.verdict, &audit.findings), (Verdict::Unsettled, &vec![]), "{audit:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn racing_orders_of_one_customer_stay_within_the_limit() {
     let data = tempfile::tempdir().unwrap();
     let running = start(data.path()).await;

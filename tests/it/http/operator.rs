@@ -78,9 +78,11 @@ async fn stock_is_adjusted_once_per_key() {
     let again = adjust("a", more()).await;
     assert_eq!((again.status, again.header("idempotent-replayed")), (200, Some("true")), "{}", again.text);
     assert_eq!(again.json(), added.json());
-    adjust("a", json!({"delta": 49, "reason": "r"})).await.problem(422, "idempotency-key-reused");
+    adjust("a", json!({"delta": 49, "reason": "a pallet turned up"})).await.problem(422, "idempotency-key-reused");
+    adjust("a", json!({"delta": 50, "reason": "another pallet"})).await.problem(422, "idempotency-key-reused");
     let fewer = adjust("b", json!({"delta": -52, "reason": "broken"})).await;
     assert_eq!((fewer.status, &fewer.json()["stock"]), (201, &json!(3)), "{}", fewer.text);
+    adjust("b", json!({"delta": -52, "reason": "stolen"})).await.problem(422, "idempotency-key-reused");
     adjust("c", json!({"delta": -1, "reason": "broken"})).await.problem(409, "stock-committed");
     adjust("d", json!({"delta": 1_000_000_000, "reason": "r"})).await.problem(422, "invalid-request");
     let problem = adjust("e", json!({"delta": 0, "reason": "", "x": 1})).await.problem(422, "invalid-request");
@@ -89,6 +91,11 @@ async fn stock_is_adjusted_once_per_key() {
     server.admin("POST", "/v1/sales/s/items/no/adjustments", body).await.problem(404, "not-found");
     let stock = server.admin("GET", "/v1/sales/s/stock", None).await.json();
     assert_json_snapshot!("stock", stock);
+    assert_eq!(server.admin("POST", "/v1/sales/s/close", None).await.status, 200);
+    for delta in [1, -1] {
+        adjust("late", json!({"delta": delta, "reason": "r"})).await.problem(410, "sale-ended");
+    }
+    assert_eq!(adjust("a", more()).await.status, 200, "a retry finds what was done");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -176,7 +183,13 @@ async fn the_journal_is_read_page_by_page() {
 async fn the_machinery_around_is_told() {
     let server = Server::start().await;
     assert_eq!(server.get("/livez").await.status, 200);
+    let metrics = server.get("/metrics").await.text;
+    for name in ["sluice_broken_promises_total", "sluice_stage_duration_seconds", "sluice_hold_release_lag_seconds"] {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "no {name} before the first sale in\n{metrics}");
+    }
     server.open_sale("watched", 3, json!({})).await;
+    let metrics = server.get("/metrics").await.text;
+    assert!(metrics.contains("sluice_decisions_total{sale=\"watched\",outcome=\"accepted\"} 0"), "{metrics}");
     eventually("it is ready", async || server.get("/readyz").await.status == 200).await;
     assert_eq!(server.get("/readyz").await.json(), json!({"ready": true, "missing": []}));
     server.settled("watched", "c-1", 2).await;
