@@ -12,11 +12,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use sluice::clock::RealClock;
-use sluice::config::Role;
 use sluice::deployment::{Deployment, embedded};
 use sluice::http::{self, Api, Limits, RunBy, Site, Tokens};
 use sluice::ledger::Creation;
 use sluice::model::{Item, Phase, Sale, SaleId, Sku, Units, Window};
+use sluice::shop::Shop;
 use sluice::{reconcile, settlement};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -145,7 +145,7 @@ fn walk(way: &str, orders: usize) -> anyhow::Result<()> {
         place(&mut crowd, 0, TOGETHER, None).await?;
         place(&mut crowd, 1_000_000, orders, Some(status)).await?;
         if way == "settle" {
-            // Batch after batch, until none comes any more.
+            // Until none comes any more.
             while let Ok(settled) = timeout(IDLE, settlement::settle_once(&deployment.shop)).await {
                 settled?;
             }
@@ -158,7 +158,7 @@ fn walk(way: &str, orders: usize) -> anyhow::Result<()> {
 }
 
 /// A sale of one SKU, open, and its gate loaded.
-async fn open(deployment: &Arc<Deployment>, stock: u32) -> anyhow::Result<Site> {
+async fn open(deployment: &Deployment, stock: u32) -> anyhow::Result<Site> {
     let shop = &deployment.shop;
     let item = Item { sku: Sku::new("ps5")?, name: "Console".into(), price_cents: 100, currency: "EUR".into() };
     let sale = Sale {
@@ -171,18 +171,22 @@ async fn open(deployment: &Arc<Deployment>, stock: u32) -> anyhow::Result<Site> 
     };
     let created = shop.ledger.create(&sale, &[Units::new(stock)?]).await?;
     ensure!(matches!(created, Creation::Created(_)), "the sale is there already");
-    let working = tokio::spawn({
-        let deployment = deployment.clone();
-        async move { deployment.run(Role::All).await }
-    });
-    reconcile::ensure_loaded(shop, &sale.id).await?;
-    // From here on nothing is settled, unless the walk does it.
-    working.abort();
-    let _aborted = working.await;
+    // Nothing runs beside the walk, and nothing is settled later unless the walk does it.
+    tokio::select! {
+        loaded = reconcile::ensure_loaded(shop, &sale.id) => loaded?,
+        ended = settle(shop) => ended?,
+    }
     let [gate, queue, ledger] = ["this process", "SQLite", "SQLite"];
     let tokens = Tokens::new(std::iter::once("token"), std::iter::empty());
     let api = Api::new(shop.clone(), RunBy { gate, queue, ledger }, tokens, Limits::default(), true);
     Ok(Site::whole(api))
+}
+
+/// Settles batch after batch, until it fails.
+async fn settle(shop: &Shop) -> anyhow::Result<()> {
+    loop {
+        settlement::settle_once(shop).await?;
+    }
 }
 
 /// Sends orders of one unit, each by another customer, one on every connection at a time; looks at every status.
@@ -205,7 +209,7 @@ async fn place(crowd: &mut [TcpStream], first: usize, orders: usize, status: Opt
             let head = String::from_utf8_lossy(&answer[..length.min(12)]);
             ensure!(head.starts_with("HTTP/1.1 ") && length < answer.len(), "an answer makes no sense: {head}");
             let right = status.is_none_or(|status| head.ends_with(status));
-            ensure!(right, "an order was answered {head}");
+            ensure!(right, "an order was answered {}", String::from_utf8_lossy(&answer[..length]));
         }
     }
     Ok(())
