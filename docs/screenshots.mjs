@@ -32,6 +32,10 @@ async function console_(id, seed, name, options, fullPage) {
   await turn(id, 380, 'confirm');
   await turn(id, 220, 'cancel');
   await until(async () => (await shown(page, '[data-units=available]')) === 220, 'those given back are available');
+  const { orders: [order] } = await program.ask('GET', `/v1/sales/${id}/orders?state=sold&limit=1`);
+  await page.fill('#timeline input[name=order]', order.id);
+  await page.click('#timeline button');
+  await page.waitForSelector('.steps');
   // The curve is read again a second after the last unit went, in finer bins.
   await page.waitForTimeout(2500);
   if (fullPage) {

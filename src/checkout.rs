@@ -15,6 +15,7 @@ use crate::model::{
 use crate::queue::{Message, Push};
 use crate::reconcile;
 use crate::shop::Shop;
+use crate::way::Stop;
 
 /// How often an order is looked up while somebody waits for it and another process settles it.
 const POLL: Duration = Duration::from_millis(50);
@@ -82,6 +83,7 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
 /// push's time after that, so a process that was asleep since then promises nothing, whatever the queue says.
 pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch, asked: Duration) -> Result<Push> {
     let started = shop.clock.monotonic();
+    let id = claim.id();
     let pushed = shop.queue.push(Message::claim(claim, epoch)).await;
     shop.queue_answered(&pushed);
     let now = shop.clock.monotonic();
@@ -93,6 +95,9 @@ pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch, asked: Duratio
         Ok(Push::Durable) if late => Err(unknown("its answer came too late")),
         Ok(push) => {
             fault::at(Moment::Confirmed);
+            if push == Push::Durable {
+                shop.ways.note([id], &[(Stop::Asked, asked), (Stop::Admitted, started), (Stop::Pushed, now)]);
+            }
             Ok(push)
         }
         Err(error) => Err(unknown(error)),

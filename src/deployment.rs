@@ -21,6 +21,7 @@ use crate::queue::{RabbitQueue, SqliteQueue};
 use crate::remote::{Backoff, Unusable};
 use crate::shop::Shop;
 use crate::sqlite::{Access, Store, Tables};
+use crate::way::Ways;
 use crate::{reconcile, settlement};
 
 /// The databases within the data folder: one each, so that a push does not wait for a settlement's commit.
@@ -88,10 +89,11 @@ pub async fn distributed(
     let clock: Arc<dyn Clock> = time.clone();
     let reach = Reach { patience, waiting: &waiting };
     let (database, redis, rabbitmq) = (servers.database.reveal(), servers.redis.reveal(), servers.rabbitmq.reveal());
+    let ways = Arc::<Ways>::default();
     let (database, gate, queue) = try_join!(
         reach.server("PostgreSQL", "DATABASE_URL", || Database::connect(database)),
         reach.server("Redis", "REDIS_URL", || RedisGate::connect(redis, clock.clone(), limits::GATE_LEASE)),
-        reach.server("RabbitMQ", "RABBITMQ_URL", || RabbitQueue::connect(rabbitmq, clock.clone())),
+        reach.server("RabbitMQ", "RABBITMQ_URL", || RabbitQueue::connect(rabbitmq, clock.clone(), ways.clone())),
     )?;
     match schema {
         Schema::Migrate => reach.server("PostgreSQL", "DATABASE_URL", || database.migrate()).await?,
@@ -106,7 +108,7 @@ pub async fn distributed(
     ];
     let ledger = Arc::new(PostgresLedger::new(database, clock.clone()));
     let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
-    let shop = Arc::new(Shop::new(Arc::new(gate), Arc::new(queue), ledger, clock, mint));
+    let shop = Arc::new(Shop::new(Arc::new(gate), Arc::new(queue), ledger, clock, mint, ways));
     Ok(Deployment { shop, layers, stores: Vec::new(), alone: None, time: Some(time) })
 }
 
@@ -223,12 +225,13 @@ async fn build(data: &Path, access: Access, clock: Arc<dyn Clock>, lock: Option<
     let ledger = Arc::new(SqliteLedger::new(ledger_store.clone(), clock.clone()));
     let mint = Mint::new(ledger.secret(fresh_secret(&*clock)).await?);
     let queue_store = Store::open(&queue_path, Tables::Queue, access)?;
-    let queue = Arc::new(SqliteQueue::new(queue_store.clone(), clock.clone()));
+    let ways = Arc::<Ways>::default();
+    let queue = Arc::new(SqliteQueue::new(queue_store.clone(), clock.clone(), ways.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
     let layer = |name, path: &Path| Layer { name, run_by: "SQLite", place: path.display().to_string() };
     let gate_layer = Layer { name: "gate", run_by: "this process", place: "memory".to_owned() };
     let layers = [gate_layer, layer("queue", &queue_path), layer("ledger", &ledger_path)];
-    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, mint));
+    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, mint, ways));
     Ok(Deployment { shop, layers, stores: vec![ledger_store, queue_store], alone: lock, time: None })
 }
 

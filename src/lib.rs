@@ -5,7 +5,8 @@
 //! [`deployment`], which chooses the backends.
 //!
 //! The rest serves these: [`http`] and [`cli`] are the way in, [`sqlite`], [`postgres`], [`remote`] and [`batcher`] carry the
-//! backends, [`load`], [`race`] and [`demo`] play the crowd, [`fault`] and [`clock`] let tests strike and repeat.
+//! backends, [`load`], [`race`] and [`demo`] play the crowd, [`fault`] and [`clock`] let tests strike and repeat,
+//! [`way`] shows where an order was when.
 
 pub mod adjustment;
 pub mod audit;
@@ -31,3 +32,4 @@ pub mod settlement;
 pub mod shop;
 pub mod sqlite;
 mod sync;
+pub mod way;

@@ -11,6 +11,7 @@ use crate::model::{Error, Message, Result, SaleId, limits};
 use crate::queue::Delivery;
 use crate::reconcile;
 use crate::shop::Shop;
+use crate::way::Stop;
 
 /// How long a failed ledger is left alone before the next try.
 const RETRY: Duration = Duration::from_millis(100);
@@ -61,8 +62,13 @@ async fn settle(shop: &Shop) -> Result<Option<Settled>> {
         }
         settlement => settlement?,
     };
-    let took = shop.clock.monotonic().saturating_sub(started);
+    let committed = shop.clock.monotonic();
+    let took = committed.saturating_sub(started);
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "settle").record(took);
+    let decided =
+        delivery.messages.iter().zip(&settlement.verdicts).filter(|(_, verdict)| **verdict == Verdict::Settled);
+    let stops = [(Stop::Pulled, started), (Stop::Settled, committed)];
+    shop.ways.note(decided.filter_map(|(message, _)| message.claim_id()), &stops);
     fault::at(Moment::Committed);
     shop.queue.acknowledge(delivery.receipt).await?;
     fault::at(Moment::Acknowledged);

@@ -13,6 +13,7 @@ use crate::gate::Gate;
 use crate::ledger::Ledger;
 use crate::model::{Mint, OrderId, Result, Sale, SaleId, limits};
 use crate::queue::Queue;
+use crate::way::Ways;
 
 /// Everything that the way of an order needs.
 pub struct Shop {
@@ -26,6 +27,8 @@ pub struct Shop {
     pub clock: Arc<dyn Clock>,
     /// Makes order ids.
     pub mint: Mint,
+    /// Where the latest orders were when.
+    pub ways: Arc<Ways>,
     /// Who waits for a settlement in this process.
     pub waiting: Waiting,
     /// Claims between gate and queue, in this process.
@@ -36,13 +39,14 @@ pub struct Shop {
 }
 
 impl Shop {
-    /// A shop of these four.
+    /// A shop of these. The queue notes its stops in the same `ways`.
     pub fn new(
         gate: Arc<dyn Gate>,
         queue: Arc<dyn Queue>,
         ledger: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
         mint: Mint,
+        ways: Arc<Ways>,
     ) -> Self {
         Self {
             gate,
@@ -50,6 +54,7 @@ impl Shop {
             ledger,
             clock,
             mint,
+            ways,
             waiting: Waiting::default(),
             pushing: Pushing::default(),
             queue_down: AtomicBool::new(false),

@@ -1,6 +1,7 @@
-//! The timeline of one order: what the ledger really has of it, step by step.
+//! The timeline of one order: what the ledger has of it, and what this process saw of its way there, step by step.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -16,6 +17,7 @@ use crate::checkout;
 use crate::ledger::{Move, MoveKind};
 use crate::model::{OrderRecord, Result as Answer, Seq, Time, limits};
 use crate::shop::Shop;
+use crate::way::{Stop, Way};
 
 /// An order and its life so far.
 #[derive(Serialize, ToSchema)]
@@ -30,7 +32,9 @@ pub(super) struct TimelineJson<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = TimelineStep)]
 pub(super) struct StepJson {
-    /// `accepted`, `settled`, `refused`, `confirmed`, `cancelled` or `lapsed`.
+    /// `accepted` is when it was asked for. `admitted`, `sealed` (its batch left), `pushed` (it is durable) and `pulled` are
+    /// there for the latest thousands of orders, as far as this process took part. `settled` or `refused`, and `confirmed`,
+    /// `cancelled` or `lapsed`, are the ledger's.
     what: &'static str,
     #[schema(value_type = String, format = DateTime)]
     at: Time,
@@ -57,28 +61,63 @@ pub(super) async fn show(State(api): State<Arc<Api>>, OfOrder(id): OfOrder) -> R
     Ok(json(StatusCode::OK, &TimelineJson { order: OrderJson::from(&record), steps }))
 }
 
-/// An order has at most two moves: the one that settled it, and the one that ended its hold.
+/// A step, as it was found.
+struct Step {
+    what: &'static str,
+    at: Time,
+    seq: Option<Seq>,
+    /// The same time on the monotonic clock, if this process took part.
+    moment: Option<Duration>,
+}
+
+/// The way to the ledger, as far as this process took part in it; then what the ledger has: at most two moves, the one that
+/// settled the order, and the one that ended its hold.
 async fn steps(shop: &Shop, record: &OrderRecord) -> Answer<Vec<StepJson>> {
-    let mut found = vec![("accepted", record.order.accepted_at, None)];
+    let way = shop.ways.of(record.order.id);
+    let mut found = on_the_way(record, &way);
     if let Some((settled_at, latest)) = record.settled_at.zip(record.seq) {
+        let settled = |what, at, seq| Step { what, at, seq, moment: way.at(Stop::Settled) };
         let latest = shop.ledger.journal(&record.order.sale, Seq(latest.0.saturating_sub(1)), 1).await?.pop();
         match latest.filter(|step| step.claim == Some(record.order.id)) {
-            Some(step) if step.kind.settles() => found.push((word(step.kind), step.at, Some(step.seq))),
+            Some(step) if step.kind.settles() => found.push(settled(word(step.kind), step.at, Some(step.seq))),
             Some(step) => {
-                let settled = settling(shop, record, settled_at, step.seq).await?;
-                found.push(("settled", settled_at, settled.map(|step| step.seq)));
-                found.push((word(step.kind), step.at, Some(step.seq)));
+                let first = settling(shop, record, settled_at, step.seq).await?;
+                found.push(settled("settled", settled_at, first.map(|step| step.seq)));
+                found.push(Step { what: word(step.kind), at: step.at, seq: Some(step.seq), moment: None });
             }
             // Rows and journal disagree: the audit says so, here stands what the row has.
-            None => found.push(("settled", settled_at, None)),
+            None => found.push(settled("settled", settled_at, None)),
         }
     }
-    let mut before: Option<Time> = None;
-    let steps = found.into_iter().map(|(what, at, seq)| {
-        let gap_ms = before.replace(at).map(|before| at.since(before).as_secs_f64() * 1_000.0);
-        StepJson { what, at, seq, gap_ms }
+    let mut before: Option<(Time, Option<Duration>)> = None;
+    let steps = found.into_iter().map(|Step { what, at, seq, moment }| {
+        let gap = before.replace((at, moment)).map(|(since, earlier)| {
+            moment.zip(earlier).map_or_else(|| at.since(since), |(moment, earlier)| moment.saturating_sub(earlier))
+        });
+        StepJson { what, at, seq, gap_ms: gap.map(|gap| gap.as_secs_f64() * 1_000.0) }
     });
     Ok(steps.collect())
+}
+
+/// From the customer to the worker, in the sequence in which it happened: a worker may pull before the API has heard that the
+/// push is durable.
+fn on_the_way(record: &OrderRecord, way: &Way) -> Vec<Step> {
+    let (accepted_at, asked) = (record.order.accepted_at, way.at(Stop::Asked));
+    // The other clock counts from any moment; one that is known on both ties them.
+    let tie = asked.map(|asked| (accepted_at, asked)).or_else(|| record.settled_at.zip(way.at(Stop::Settled)));
+    let time = |moment: Duration| match tie {
+        Some((at, tie)) if moment < tie => at.before(tie - moment),
+        Some((at, tie)) => at.after(moment - tie),
+        None => accepted_at,
+    };
+    let stops =
+        [("admitted", Stop::Admitted), ("sealed", Stop::Sealed), ("pushed", Stop::Pushed), ("pulled", Stop::Pulled)];
+    let mut stops: Vec<(&'static str, Duration)> =
+        stops.into_iter().filter_map(|(what, stop)| Some((what, way.at(stop)?))).collect();
+    stops.sort_by_key(|(_, moment)| *moment);
+    let stops = stops.into_iter().map(|(what, at)| Step { what, at: time(at), seq: None, moment: Some(at) });
+    let first = Step { what: "accepted", at: accepted_at, seq: None, moment: asked };
+    std::iter::once(first).chain(stops).collect()
 }
 
 fn word(kind: MoveKind) -> &'static str {

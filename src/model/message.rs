@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Claim, Epoch, SaleId};
+use super::{Claim, Epoch, OrderId, SaleId};
 
 /// What travels through the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,14 @@ impl Message {
     /// A claim under the epoch that admitted it.
     pub fn claim(claim: Claim, epoch: Epoch) -> Self {
         Self { sale: claim.sale().clone(), epoch, body: Body::Claim(claim) }
+    }
+
+    /// The id of the claim; `None` if it is a marker.
+    pub fn claim_id(&self) -> Option<OrderId> {
+        match &self.body {
+            Body::Claim(claim) => Some(claim.id()),
+            Body::Close | Body::Sweep(_) => None,
+        }
     }
 
     /// Whether it is a claim, and no marker.

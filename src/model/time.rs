@@ -29,6 +29,11 @@ impl Time {
         Time(self.0.saturating_add(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
     }
 
+    /// This moment, and so much earlier.
+    pub fn before(self, wait: Duration) -> Time {
+        Time(self.0.saturating_sub(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)))
+    }
+
     /// From `earlier` to this moment; nothing if it is not earlier.
     pub fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

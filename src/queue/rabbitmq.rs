@@ -32,6 +32,7 @@ use crate::batcher::{Batcher, Gone, batcher};
 use crate::clock::Clock;
 use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
 use crate::remote::Unusable;
+use crate::way::Ways;
 
 const LAYER: &str = "queue";
 /// Bindings removed at once.
@@ -52,6 +53,7 @@ pub struct RabbitQueue {
 struct Shared {
     address: Address,
     clock: Arc<dyn Clock>,
+    ways: Arc<Ways>,
     session: RwLock<Option<Arc<Session>>>,
     buffer: Buffer,
     /// Whether this process pulls: one that only pushes must not stand in line.
@@ -72,13 +74,14 @@ struct Fences {
 
 impl RabbitQueue {
     /// Connects to `amqp://user:password@host:port/vhost` (or `amqps://`), declares what is missing there and compares what
-    /// is not. It needs a tokio runtime. The error says whether another try may help; it never shows the password.
-    pub async fn connect(url: &str, clock: Arc<dyn Clock>) -> Result<RabbitQueue, Unusable> {
+    /// is not; notes in `ways` when claims leave. It needs a tokio runtime. The error says whether another try may help; it never shows the password.
+    pub async fn connect(url: &str, clock: Arc<dyn Clock>, ways: Arc<Ways>) -> Result<RabbitQueue, Unusable> {
         let address = Address::new(url)?;
         let session = Arc::new(Session::open(&address, clock.as_ref()).await?);
         let shared = Arc::new(Shared {
             address,
             clock,
+            ways,
             session: RwLock::new(Some(session.clone())),
             buffer: Buffer::default(),
             pulls: watch::Sender::new(false),

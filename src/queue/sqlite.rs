@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::fault::{self, Moment};
 use crate::model::{Body, Effect, Epoch, Error, Message, Result, SaleId, limits};
 use crate::sqlite::{Failure, Store};
+use crate::way::{Stop, Ways};
 
 const LAYER: &str = "queue";
 /// Rows that are kept in memory until they are settled; those beyond are read from the table.
@@ -32,11 +33,11 @@ pub struct SqliteQueue {
 }
 
 impl SqliteQueue {
-    /// A queue in this database. It needs a tokio runtime, in which the batches form.
-    pub fn new(store: Store, clock: Arc<dyn Clock>) -> Self {
+    /// A queue in this database, which notes in `ways` when claims leave. It needs a tokio runtime, in which the batches form.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, ways: Arc<Ways>) -> Self {
         let (pushes, batches) = batcher(limits::PUSH_WAITING_MAX);
         let (pushed, fresh) = (Arc::new(Notify::new()), Arc::new(Fresh::default()));
-        tokio::spawn(push_batches(store.clone(), clock.clone(), batches, fresh.clone(), pushed.clone()));
+        tokio::spawn(push_batches(store.clone(), clock.clone(), ways, batches, fresh.clone(), pushed.clone()));
         Self { store, clock, pushes, pushed, fresh, acknowledged: AtomicU64::new(0) }
     }
 }
@@ -234,6 +235,7 @@ fn front(connection: &Connection, after: u64, messages_max: usize) -> Result<Fro
 async fn push_batches(
     store: Store,
     clock: Arc<dyn Clock>,
+    ways: Arc<Ways>,
     mut batches: Batches<Message, Result<Push>>,
     fresh: Arc<Fresh>,
     pushed: Arc<Notify>,
@@ -241,6 +243,7 @@ async fn push_batches(
     while let Some(batch) = batches.next(limits::PUSH_BATCH_CLAIMS_MAX).await {
         let (messages, answers): (Vec<Message>, Vec<_>) = batch.into_iter().map(Waiting::split).unzip();
         let now = clock.now().millis();
+        ways.note(messages.iter().filter_map(Message::claim_id), &[(Stop::Sealed, clock.monotonic())]);
         let claims = messages.iter().any(Message::is_claim);
         if claims {
             fault::at(Moment::BeforePublish);

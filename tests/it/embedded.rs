@@ -160,10 +160,10 @@ async fn a_full_disk_loses_nothing() {
     let clock = Arc::new(RealClock::new());
     let open = |tables, name| Store::open(&data.path().join(name), tables, Access::Write).unwrap();
     let stores = [open(Tables::Queue, "queue.db"), open(Tables::Ledger, "ledger.db")];
-    let queue = Arc::new(SqliteQueue::new(stores[0].clone(), clock.clone()));
+    let queue = Arc::new(SqliteQueue::new(stores[0].clone(), clock.clone(), Arc::default()));
     let ledger = Arc::new(SqliteLedger::new(stores[1].clone(), clock.clone()));
     let gate = Arc::new(MemoryGate::new(clock.clone()));
-    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, Mint::new([7; 32])));
+    let shop = Arc::new(Shop::new(gate, queue, ledger, clock, Mint::new([7; 32]), Arc::default()));
     let running = shop.clone();
     tokio::spawn(async move { futures_util::future::join(settlement::run(&running), reconcile::run(&running)).await });
     let sale = sale("full");

@@ -24,7 +24,7 @@ use crate::support::eventually;
 use crate::words::{claim, marker, message, order, sale_id};
 
 async fn connect(url: &str) -> Arc<RabbitQueue> {
-    Arc::new(RabbitQueue::connect(url, Arc::new(RealClock::new())).await.unwrap())
+    Arc::new(RabbitQueue::connect(url, Arc::new(RealClock::new()), Arc::default()).await.unwrap())
 }
 
 async fn pause(time: Duration) {
@@ -382,7 +382,7 @@ async fn a_newer_version_waits_for_a_newer_worker() {
 }
 
 async fn refusal(url: &str) -> Unusable {
-    RabbitQueue::connect(url, Arc::new(RealClock::new())).await.map(drop).unwrap_err()
+    RabbitQueue::connect(url, Arc::new(RealClock::new()), Arc::default()).await.map(drop).unwrap_err()
 }
 
 #[tokio::test(flavor = "multi_thread")]

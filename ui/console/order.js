@@ -6,7 +6,11 @@ import { ask } from '../shared/session.js';
 import { orderId, saleId } from './model.js';
 
 const MEANINGS = {
-  accepted: 'The gate admitted it and the queue made it durable: from here on it is kept.',
+  accepted: 'It was asked for.',
+  admitted: 'The gate set its units aside.',
+  sealed: 'The batch that carries it was closed and left for the queue.',
+  pushed: 'The queue made it durable: from here on it is kept.',
+  pulled: 'A worker had it.',
   settled: 'The ledger decided.',
   confirmed: 'The hold became a sale.',
   lapsed: 'Time gave the units back.',

@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::fault::{self, Moment};
 use crate::model::{Effect, Error, Message, Result, limits};
 use crate::queue::Push;
+use crate::way::Stop;
 
 /// How long confirms are waited for before the session is given up. Whoever pushed has heard "unknown" long before.
 const CONFIRM_TIME_MAX: Duration = Duration::from_secs(5);
@@ -44,6 +45,8 @@ pub(super) async fn run(shard: usize, shared: Arc<Shared>, mut batches: Batches<
         // Nobody waits for the late ones, and whatever is late already must not make the next ones late too.
         let (batch, late): (Vec<_>, Vec<_>) = batch.into_iter().partition(in_time);
         drop(late);
+        let claims = batch.iter().filter_map(|waiting| waiting.item.message.claim_id());
+        shared.ways.note(claims, &[(Stop::Sealed, now)]);
         let (handed, answers): (Vec<Handed>, Vec<_>) = batch.into_iter().map(Waiting::split).unzip();
         let pushes = match shared.session() {
             None => vec![Err(not_connected()); handed.len()],

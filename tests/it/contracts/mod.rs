@@ -92,7 +92,7 @@ fn model_ledger() -> Bench<dyn Ledger> {
 fn sqlite_queue() -> Bench<dyn Queue> {
     let (clock, file) = (Arc::new(HandClock::default()), TempDir::new().expect("a folder"));
     Bench {
-        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone())),
+        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone(), Arc::default())),
         clock,
         file: Some(file),
         url: None,
@@ -105,7 +105,9 @@ fn rabbit_queue() -> Bench<dyn Queue> {
 
 fn rabbit_queue_at(url: String, clock: Arc<HandClock>) -> Bench<dyn Queue> {
     let queue = tokio::task::block_in_place(|| {
-        tokio::runtime::Handle::current().block_on(RabbitQueue::connect(&url, clock.clone())).expect("it runs")
+        tokio::runtime::Handle::current()
+            .block_on(RabbitQueue::connect(&url, clock.clone(), Arc::default()))
+            .expect("it runs")
     });
     Bench { tested: Arc::new(queue), clock, file: None, url: Some(url) }
 }

@@ -240,7 +240,7 @@ fn restarted(queue: Tested) -> Tested {
     let Some(file) = file else { return Bench { tested, clock, file, url } };
     drop(tested);
     Bench {
-        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone())),
+        tested: Arc::new(SqliteQueue::new(open(&file, Tables::Queue), clock.clone(), Arc::default())),
         clock,
         file: Some(file),
         url,

@@ -5,15 +5,19 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
+use futures_util::future::join;
 use hyper::Method;
 use serde_json::{Value, json};
+use sluice::fault::{Moment, VARIABLE};
 use sluice::load::wire::{Target, Wire};
+use sluice::model::limits;
 
 use super::crowd::ask;
 use super::{FULL_SWING, Scene, UNITS, lasts};
-use crate::cluster::TOKEN;
+use crate::cluster::{Cluster, TOKEN};
 use crate::servers::frames::{Kind, Protocol, Side};
 use crate::servers::proxy::{Proxy, Strike};
+use crate::servers::turn;
 use crate::support::eventually;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,6 +79,31 @@ async fn every_process_is_killed_and_starts_again() {
         member.is_up();
     }
     scene.all_is_well().await;
+}
+
+/// What RabbitMQ says to an order that slept before its push may come after a fence, so it promises nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_slept_between_gate_and_queue_is_not_promised() {
+    let _turn = turn().await;
+    let mut cluster = Cluster::of(1, 1);
+    cluster.create(json!([{ "sku": "a", "stock": 5 }]), json!({})).await;
+    let target = cluster.targets().await.remove(0);
+    let order = async || ask(&mut Wire::open(&target).await.unwrap(), &target, "drop", "c", None).await.unwrap();
+    let api = &mut cluster.apis[0];
+    api.kill();
+    api.spawn(&[(VARIABLE, format!("{}:freeze", Moment::Admitted.name()))]);
+    api.is_up();
+    let slept = async {
+        eventually("it stands still", async || api.is_struck()).await;
+        lasts(limits::PUSH_TIME_MAX + Duration::from_millis(100)).await;
+        api.go_on();
+    };
+    let (answer, ()) = join(order(), slept).await;
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!((answer.status.as_u16(), &problem["effect"]), (503, &json!("unknown")), "{problem}");
+    let again = order().await;
+    assert_eq!(again.status.as_u16(), 200, "{:?}", again.body);
+    assert_eq!(cluster.settled_audit().await["verdict"], "exact");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -191,7 +191,14 @@ impl Run {
         let gate = FaultyGate { world: world.clone(), clock: clock.clone(), reach: reach.clone() };
         let ledger = FaultyLedger { world: world.clone(), clock: clock.clone() };
         let queue = FaultyQueue::new(world, &reach);
-        let shop = Shop::new(Arc::new(gate), queue.clone(), Arc::new(ledger), clock.clone(), self.mint.clone());
+        let shop = Shop::new(
+            Arc::new(gate),
+            queue.clone(),
+            Arc::new(ledger),
+            clock.clone(),
+            self.mint.clone(),
+            Arc::default(),
+        );
         let (owner, watch) = (Owner(self.owners), Arc::default());
         let settling = Arc::default();
         self.processes.push(Process { owner, role, shop: Arc::new(shop), watch, settling, queue, clock, reach });
