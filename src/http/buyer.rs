@@ -24,11 +24,14 @@ use super::request::{Key, OfSale, body};
 use super::{Api, auth, orders};
 use crate::checkout::{self, Placement};
 use crate::ledger::Turn;
-use crate::model::{OrderId, OrderRecord, OrderState, SaleId};
+use crate::model::{OrderId, OrderRecord, OrderState, Result as Answer, SaleId, SaleRecord, Seq, Time};
+use crate::shop::Shop;
 use words::{Notice, Wish};
 
 /// How long a buyer's order is waited for before its page is shown; the page asks again by itself.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+/// How far back the latest settlement is looked for.
+const LATEST_MOVES: usize = 50;
 /// More than any problem says.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 /// Everything a page needs comes from its own origin. Unlike other pages it tells its own origin where a form came from:
@@ -115,7 +118,18 @@ async fn sale_page(
             Wish { key: fresh(), another: false, customer: String::new(), sku: String::new(), quantity: "1".into() }
         }
     };
-    Ok(page(status, words::sale(record, view.as_ref(), api.shop.clock.now(), notice.as_ref(), &wish)))
+    let waits = words::is_in_checkouts(record, view.as_ref());
+    let back_by = if waits { holds_end(&api.shop, record).await? } else { None };
+    Ok(page(status, words::sale(record, view.as_ref(), api.shop.clock.now(), back_by, notice.as_ref(), &wish)))
+}
+
+/// When every hold of the sale has ended, at the latest: the last of them began with the latest settlement, or before the
+/// earliest of its latest moves.
+async fn holds_end(shop: &Shop, record: &SaleRecord) -> Answer<Option<Time>> {
+    let after = Seq(record.watermark.0.saturating_sub(LATEST_MOVES as u64));
+    let latest = shop.ledger.journal(&record.sale.id, after, LATEST_MOVES).await?;
+    let began = latest.iter().rev().find(|step| step.kind.settles()).or(latest.first());
+    Ok(began.and_then(|step| record.sale.hold_ends(step.at)))
 }
 
 /// Orders, and leads to the order's page. The same form sent twice leads to the same order.

@@ -8,7 +8,7 @@ import { orderId, saleId } from './model.js';
 const MEANINGS = {
   accepted: 'It was asked for.',
   admitted: 'The gate set its units aside.',
-  sealed: 'The batch that carries it was closed and left for the queue.',
+  sealed: 'Its batch was closed and left for the queue.',
   pushed: 'The queue made it durable: from here on it is kept.',
   pulled: 'A worker had it.',
   settled: 'The ledger decided.',

@@ -51,6 +51,7 @@ pub(super) fn sale(
     record: &SaleRecord,
     view: Option<&GateView>,
     now: Time,
+    back_by: Option<Time>,
     notice: Option<&Notice>,
     wish: &Wish,
 ) -> String {
@@ -68,7 +69,8 @@ pub(super) fn sale(
         SaleState::Ended => ("Over", false),
     };
     let most = sale.per_customer_limit.map_or(10, Units::get).min(limits::LINE_UNITS_MAX);
-    let items: String = seats.iter().map(|seat| seat.html(&seats, state, wish)).collect();
+    let back_by = back_by.map_or_else(|| "as their time runs out".into(), |by| format!("by {}", clock_html(by, now)));
+    let items: String = seats.iter().map(|seat| seat.html(&seats, state, &back_by, wish)).collect();
     let body = fill(
         SALE,
         &[
@@ -149,6 +151,11 @@ struct Seat<'a> {
     available: Units,
 }
 
+/// Whether there is something to say about when units come back.
+pub(super) fn is_in_checkouts(record: &SaleRecord, view: Option<&GateView>) -> bool {
+    Seat::all(record, view).iter().any(Seat::is_in_checkouts)
+}
+
 impl<'a> Seat<'a> {
     fn all(record: &'a SaleRecord, view: Option<&GateView>) -> Vec<Self> {
         let seats = record.sale.items.iter().zip(&record.places);
@@ -161,7 +168,12 @@ impl<'a> Seat<'a> {
             .collect()
     }
 
-    fn html(&self, all: &[Seat<'_>], state: SaleState, wish: &Wish) -> String {
+    /// Nobody can order it now, and somebody may soon.
+    fn is_in_checkouts(&self) -> bool {
+        self.available == Units::ZERO && self.places.held > Units::ZERO
+    }
+
+    fn html(&self, all: &[Seat<'_>], state: SaleState, back_by: &str, wish: &Wish) -> String {
         let Seat { item, places, available } = self;
         let chosen = all.len() == 1 || item.sku.as_str() == wish.sku;
         let (class, status) = match (available.get(), places.held.get()) {
@@ -169,12 +181,7 @@ impl<'a> Seat<'a> {
             _ if state == SaleState::Ended => ("gone", "No longer on sale.".to_owned()),
             (0, held) => {
                 let held = grouped(held);
-                (
-                    "held",
-                    format!(
-                        "All units are in other people's checkouts; {held} could come back as their time runs out."
-                    ),
-                )
+                ("held", format!("All units are in other people's checkouts; {held} could come back {back_by}."))
             }
             (left, _) => ("", format!("{} of {} left", grouped(left), grouped(places.stock.get()))),
         };
