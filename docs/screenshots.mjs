@@ -36,6 +36,7 @@ async function console_(id, seed, name, options, fullPage) {
   await page.fill('#timeline input[name=order]', order.id);
   await page.click('#timeline button');
   await page.waitForSelector('.steps');
+  await page.evaluate(() => window.scrollTo(0, 0));
   // The curve is read again a second after the last unit went, in finer bins.
   await page.waitForTimeout(2500);
   if (fullPage) {

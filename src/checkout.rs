@@ -64,8 +64,9 @@ pub async fn place(shop: &Shop, order: Arc<Order>) -> Result<Placement> {
     let admission = shop.gate.admit(&claim).await?;
     if let Admission::Admitted(_) = admission {
         fault::at(Moment::Admitted);
-        let took = shop.clock.monotonic().saturating_sub(started);
-        metrics::histogram!("sluice_stage_duration_seconds", "stage" => "admit").record(took);
+        let now = shop.clock.monotonic();
+        metrics::histogram!("sluice_stage_duration_seconds", "stage" => "admit").record(now.saturating_sub(started));
+        shop.ways.note([order.id], &[(Stop::Asked, started), (Stop::Admitted, now)]);
     }
     match admission {
         Admission::Admitted(epoch) => Ok(match push(shop, claim, epoch, started).await? {
@@ -96,7 +97,7 @@ pub(crate) async fn push(shop: &Shop, claim: Claim, epoch: Epoch, asked: Duratio
         Ok(push) => {
             fault::at(Moment::Confirmed);
             if push == Push::Durable {
-                shop.ways.note([id], &[(Stop::Asked, asked), (Stop::Admitted, started), (Stop::Pushed, now)]);
+                shop.ways.note([id], &[(Stop::Pushed, now)]);
             }
             Ok(push)
         }

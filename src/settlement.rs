@@ -65,8 +65,8 @@ async fn settle(shop: &Shop) -> Result<Option<Settled>> {
     let committed = shop.clock.monotonic();
     let took = committed.saturating_sub(started);
     metrics::histogram!("sluice_stage_duration_seconds", "stage" => "settle").record(took);
-    let decided =
-        delivery.messages.iter().zip(&settlement.verdicts).filter(|(_, verdict)| **verdict == Verdict::Settled);
+    let decisions = delivery.messages.iter().zip(&settlement.verdicts);
+    let decided = decisions.filter(|(_, verdict)| matches!(verdict, Verdict::Settled | Verdict::Refused(_)));
     let stops = [(Stop::Pulled, started), (Stop::Settled, committed)];
     shop.ways.note(decided.filter_map(|(message, _)| message.claim_id()), &stops);
     fault::at(Moment::Committed);

@@ -119,14 +119,15 @@ impl Pushing {
     /// Notes how long the latest one took. The longer, the fewer there is room for; after a fast one there is room for one more
     /// than before, so that a crowd does not fill at once what has just emptied.
     pub fn took(&self, time: Duration) {
-        let max = if time < limits::PUSH_SLOW_TIME {
-            (self.claims_max.load(Ordering::Relaxed) + 1).min(limits::PUSH_WAITING_MAX)
+        if time < limits::PUSH_SLOW_TIME {
+            let more = |max: usize| (max < limits::PUSH_WAITING_MAX).then_some(max + 1);
+            let _all = self.claims_max.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         } else {
             let [least, most] = limits::PUSH_SLOW_CLAIMS;
             let fitting = limits::PUSH_SLOW_TIME_MAX.as_millis() * most as u128 / time.as_millis();
-            usize::try_from(fitting).unwrap_or(most).clamp(least, most)
-        };
-        self.claims_max.store(max, Ordering::Relaxed);
+            let fitting = usize::try_from(fitting).unwrap_or(most).clamp(least, most);
+            self.claims_max.store(fitting, Ordering::Relaxed);
+        }
     }
 }
 

@@ -455,6 +455,7 @@ fn set_up(connection: &Connection, tables: Tables) -> rusqlite::Result<()> {
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES_MAX)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
     // In KiB, if negative. Orders are looked for by their ids, which are anywhere; a queue has a front and a back.
     let cache = match tables {
         Tables::Ledger => -16_384,

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::gate::latch::ByItself;
 use crate::model::OrderId;
 
-/// Orders of one generation. Two are kept, so the latest so many are always known.
-const GENERATION_ORDERS: usize = 8_192;
+/// Orders of one generation. Two are kept, so the latest so many are always known. A table of 2^13 holds them.
+const GENERATION_ORDERS: usize = 7_000;
 
 /// A moment on an order's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +47,12 @@ pub struct Ways {
 /// When the young are as many as may be, they become the old, and the old are forgotten.
 #[derive(Debug, Default)]
 struct Kept {
-    young: HashMap<OrderId, Way, ByItself>,
-    old: HashMap<OrderId, Way, ByItself>,
+    young: HashMap<OrderId, Way>,
+    old: HashMap<OrderId, Way>,
 }
 
 impl Ways {
-    /// Notes when these orders made these stops. The first time counts: a retry does not change where an order was before.
+    /// Notes when these orders made these stops. The first time counts: who does the same again changes nothing.
     pub fn note(&self, orders: impl IntoIterator<Item = OrderId>, stops: &[(Stop, Duration)]) {
         let mut kept = self.lock();
         for order in orders {

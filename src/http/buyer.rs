@@ -21,17 +21,15 @@ use serde_json::json;
 
 use super::problems::Problem;
 use super::request::{Key, OfSale, body};
+use super::sales::Sight;
 use super::{Api, auth, orders};
 use crate::checkout::{self, Placement};
 use crate::ledger::Turn;
-use crate::model::{OrderId, OrderRecord, OrderState, Result as Answer, SaleId, SaleRecord, Seq, Time};
-use crate::shop::Shop;
+use crate::model::{OrderId, OrderRecord, OrderState, SaleId};
 use words::{Notice, Wish};
 
 /// How long a buyer's order is waited for before its page is shown; the page asks again by itself.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
-/// How far back the latest settlement is looked for.
-const LATEST_MOVES: usize = 50;
 /// More than any problem says.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
 /// Everything a page needs comes from its own origin. Unlike other pages it tells its own origin where a form came from:
@@ -106,7 +104,7 @@ async fn sale_page(
     let unknown = || Problem::not_found("sale");
     api.shop.sale(id).await?.ok_or_else(unknown)?;
     let sights = api.readings.sights(&api.shop, Some(id)).await?;
-    let (record, view) = sights.first().ok_or_else(unknown)?;
+    let Sight { record, view, holds_end } = sights.first().ok_or_else(unknown)?;
     let fresh = || format!("{:016x}{:016x}", api.shop.clock.chance(), api.shop.clock.chance());
     let wish = match filled {
         // That wish has its order; what is sent from here on is another one.
@@ -118,18 +116,8 @@ async fn sale_page(
             Wish { key: fresh(), another: false, customer: String::new(), sku: String::new(), quantity: "1".into() }
         }
     };
-    let waits = words::is_in_checkouts(record, view.as_ref());
-    let back_by = if waits { holds_end(&api.shop, record).await? } else { None };
-    Ok(page(status, words::sale(record, view.as_ref(), api.shop.clock.now(), back_by, notice.as_ref(), &wish)))
-}
-
-/// When every hold of the sale has ended, at the latest: the last of them began with the latest settlement, or before the
-/// earliest of its latest moves.
-async fn holds_end(shop: &Shop, record: &SaleRecord) -> Answer<Option<Time>> {
-    let after = Seq(record.watermark.0.saturating_sub(LATEST_MOVES as u64));
-    let latest = shop.ledger.journal(&record.sale.id, after, LATEST_MOVES).await?;
-    let began = latest.iter().rev().find(|step| step.kind.settles()).or(latest.first());
-    Ok(began.and_then(|step| record.sale.hold_ends(step.at)))
+    let now = api.shop.clock.now();
+    Ok(page(status, words::sale(record, view.as_ref(), *holds_end, now, notice.as_ref(), &wish)))
 }
 
 /// Orders, and leads to the order's page. The same form sent twice leads to the same order.

@@ -20,14 +20,23 @@ use super::shapes::{SaleJson, SaleListJson};
 use super::{Api, json};
 use crate::gate::GateView;
 use crate::ledger::{Creation, SaleRecord, Steered};
-use crate::model::{Item, Phase, Result, Sale, SaleId, SaleState, Sku, Time, Units, Verb, Window, limits};
+use crate::model::{Item, Phase, Result, Sale, SaleId, SaleState, Seq, Sku, Time, Units, Verb, Window, limits};
 use crate::reconcile;
 use crate::shop::Shop;
 
 /// How old a sale may be when the crowd reads it.
 const READING_AGE_MAX: Duration = Duration::from_millis(100);
-/// A sale and what the gate knows of it.
-type Sight = (SaleRecord, Option<GateView>);
+/// How far back the latest hold is looked for.
+const LATEST_MOVES: usize = 200;
+
+/// A sale as the crowd reads it.
+pub(super) struct Sight {
+    pub(super) record: SaleRecord,
+    /// The gate's memory of it, if it has one.
+    pub(super) view: Option<GateView>,
+    /// When the last hold ends, if nothing is available and the latest hold is among the latest moves.
+    pub(super) holds_end: Option<Time>,
+}
 
 /// All sales, newest first.
 #[utoipa::path(
@@ -40,7 +49,7 @@ type Sight = (SaleRecord, Option<GateView>);
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Response, Problem> {
     let sights = api.readings.sights(&api.shop, None).await?;
     let now = api.shop.clock.now();
-    let sales = sights.iter().map(|(record, view)| SaleJson::new(record, view.as_ref(), now)).collect();
+    let sales = sights.iter().map(|Sight { record, view, .. }| SaleJson::new(record, view.as_ref(), now)).collect();
     Ok(json(StatusCode::OK, &SaleListJson { sales }))
 }
 
@@ -59,7 +68,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, OfSale(id): OfSale) -> Res
     // Only what exists is remembered, or else anybody could fill the memory.
     api.shop.sale(&id).await?.ok_or_else(unknown)?;
     let sights = api.readings.sights(&api.shop, Some(&id)).await?;
-    let (record, view) = sights.first().ok_or_else(unknown)?;
+    let Sight { record, view, .. } = sights.first().ok_or_else(unknown)?;
     Ok(json(StatusCode::OK, &SaleJson::new(record, view.as_ref(), api.shop.clock.now())))
 }
 
@@ -408,6 +417,7 @@ impl Readings {
 }
 
 async fn sight(shop: Arc<Shop>, sale: Option<SaleId>) -> Result<Arc<Vec<Sight>>> {
+    let one = sale.is_some();
     let records = match sale {
         Some(sale) => shop.ledger.sale(&sale).await?.into_iter().collect(),
         None => shop.ledger.sales().await?,
@@ -415,7 +425,19 @@ async fn sight(shop: Arc<Shop>, sale: Option<SaleId>) -> Result<Arc<Vec<Sight>>>
     let mut sights = Vec::with_capacity(records.len());
     for record in records {
         let view = shop.gate.view(&record.sale.id).await?;
-        sights.push((record, view));
+        let holds_end = if one { holds_end(&shop, &record).await } else { None };
+        sights.push(Sight { record, view, holds_end });
     }
     Ok(Arc::new(sights))
+}
+
+/// When the last hold ends, if somebody waits for that. A hold begins with a settlement, so the latest of those tells it.
+async fn holds_end(shop: &Shop, record: &SaleRecord) -> Option<Time> {
+    if !record.places.iter().any(|places| places.available == Units::ZERO && places.held > Units::ZERO) {
+        return None;
+    }
+    let after = Seq(record.watermark.0.saturating_sub(LATEST_MOVES as u64));
+    let latest = shop.ledger.journal(&record.sale.id, after, LATEST_MOVES).await.ok()?;
+    let began = latest.iter().rev().find(|step| step.kind.settles())?;
+    record.sale.hold_ends(began.at)
 }

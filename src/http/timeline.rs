@@ -32,7 +32,7 @@ pub(super) struct TimelineJson<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = TimelineStep)]
 pub(super) struct StepJson {
-    /// `accepted` is when it was asked for. `admitted`, `sealed` (its batch left), `pushed` (it is durable) and `pulled` are
+    /// `asked` is the order's `accepted_at`. `admitted`, `sealed` (its batch left), `pushed` (it is durable) and `pulled` are
     /// there for the latest thousands of orders, as far as this process took part. `settled` or `refused`, and `confirmed`,
     /// `cancelled` or `lapsed`, are the ledger's.
     what: &'static str,
@@ -76,18 +76,22 @@ async fn steps(shop: &Shop, record: &OrderRecord) -> Answer<Vec<StepJson>> {
     let way = shop.ways.of(record.order.id);
     let mut found = on_the_way(record, &way);
     if let Some((settled_at, latest)) = record.settled_at.zip(record.seq) {
-        let settled = |what, at, seq| Step { what, at, seq, moment: way.at(Stop::Settled) };
         let latest = shop.ledger.journal(&record.order.sale, Seq(latest.0.saturating_sub(1)), 1).await?.pop();
-        match latest.filter(|step| step.claim == Some(record.order.id)) {
-            Some(step) if step.kind.settles() => found.push(settled(word(step.kind), step.at, Some(step.seq))),
-            Some(step) => {
-                let first = settling(shop, record, settled_at, step.seq).await?;
-                found.push(settled("settled", settled_at, first.map(|step| step.seq)));
-                found.push(Step { what: word(step.kind), at: step.at, seq: Some(step.seq), moment: None });
-            }
+        let latest = latest.filter(|step| step.claim == Some(record.order.id));
+        let (settled, turned) = match latest {
+            Some(step) if step.kind.settles() => (Some(step), None),
+            Some(step) => (settling(shop, record, settled_at, step.seq).await?, Some(step)),
             // Rows and journal disagree: the audit says so, here stands what the row has.
-            None => found.push(settled("settled", settled_at, None)),
+            None => (None, None),
+        };
+        let what = settled.as_ref().map_or("settled", |step| word(step.kind));
+        let seq = settled.map(|step| step.seq);
+        found.push(Step { what, at: settled_at, seq, moment: way.at(Stop::Settled) });
+        // The answer to a push may be heard after the worker has pulled the order, and even after it has settled it.
+        if found.iter().all(|step| step.moment.is_some()) {
+            found.sort_by_key(|step| step.moment);
         }
+        found.extend(turned.map(|step| Step { what: word(step.kind), at: step.at, seq: Some(step.seq), moment: None }));
     }
     let mut before: Option<(Time, Option<Duration>)> = None;
     let steps = found.into_iter().map(|Step { what, at, seq, moment }| {
@@ -99,25 +103,23 @@ async fn steps(shop: &Shop, record: &OrderRecord) -> Answer<Vec<StepJson>> {
     Ok(steps.collect())
 }
 
-/// From the customer to the worker, in the sequence in which it happened: a worker may pull before the API has heard that the
-/// push is durable.
+/// From the customer to the worker, in the sequence in which it happened.
 fn on_the_way(record: &OrderRecord, way: &Way) -> Vec<Step> {
     let (accepted_at, asked) = (record.order.accepted_at, way.at(Stop::Asked));
-    // The other clock counts from any moment; one that is known on both ties them.
-    let tie = asked.map(|asked| (accepted_at, asked)).or_else(|| record.settled_at.zip(way.at(Stop::Settled)));
-    let time = |moment: Duration| match tie {
-        Some((at, tie)) if moment < tie => at.before(tie - moment),
-        Some((at, tie)) => at.after(moment - tie),
-        None => accepted_at,
-    };
+    let mut steps = vec![Step { what: "asked", at: accepted_at, seq: None, moment: asked }];
+    // The monotonic clock counts from any moment; one that is known on both clocks ties them.
+    let pulled = || record.settled_at.zip(way.at(Stop::Pulled));
+    let Some((time, tie)) = asked.map(|asked| (accepted_at, asked)).or_else(pulled) else { return steps };
     let stops =
         [("admitted", Stop::Admitted), ("sealed", Stop::Sealed), ("pushed", Stop::Pushed), ("pulled", Stop::Pulled)];
-    let mut stops: Vec<(&'static str, Duration)> =
-        stops.into_iter().filter_map(|(what, stop)| Some((what, way.at(stop)?))).collect();
-    stops.sort_by_key(|(_, moment)| *moment);
-    let stops = stops.into_iter().map(|(what, at)| Step { what, at: time(at), seq: None, moment: Some(at) });
-    let first = Step { what: "accepted", at: accepted_at, seq: None, moment: asked };
-    std::iter::once(first).chain(stops).collect()
+    for (what, stop) in stops {
+        if let Some(moment) = way.at(stop) {
+            let at = if moment < tie { time.before(tie - moment) } else { time.after(moment - tie) };
+            steps.push(Step { what, at, seq: None, moment: Some(moment) });
+        }
+    }
+    steps[1..].sort_by_key(|step| step.moment);
+    steps
 }
 
 fn word(kind: MoveKind) -> &'static str {

@@ -43,6 +43,6 @@ impl Message {
 
     /// Whether it is a claim, and no marker.
     pub fn is_claim(&self) -> bool {
-        matches!(self.body, Body::Claim(_))
+        self.claim_id().is_some()
     }
 }

@@ -18,8 +18,8 @@ use crate::sqlite::{Failure, Store};
 use crate::way::{Stop, Ways};
 
 const LAYER: &str = "queue";
-/// Rows that are kept in memory until they are settled; those beyond are read from the table.
-const FRESH_ROWS_MAX: usize = 256;
+/// Messages that are kept in memory until they are settled; those beyond are read from the table.
+const FRESH_MESSAGES_MAX: usize = 20_000;
 
 /// Keeps messages in the table `messages`, and the fence in `bindings`: `migrations/sqlite/queue`.
 pub struct SqliteQueue {
@@ -150,7 +150,14 @@ impl SqliteQueue {
 /// table. It is a copy of committed rows, and may have gaps.
 #[derive(Default)]
 struct Fresh {
-    rows: Mutex<VecDeque<Row>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: VecDeque<Row>,
+    /// In all rows together.
+    messages: usize,
 }
 
 /// A committed row of the table.
@@ -160,31 +167,32 @@ struct Row {
 }
 
 impl Fresh {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Row>> {
-        self.rows.lock().expect("no holder panics")
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().expect("no holder panics")
     }
 
     /// Keeps a row, if there is room.
     fn keep(&self, row: Row) {
-        let mut rows = self.lock();
-        if rows.len() < FRESH_ROWS_MAX {
-            rows.push_back(row);
+        let mut kept = self.lock();
+        if kept.messages + row.messages.len() <= FRESH_MESSAGES_MAX {
+            kept.messages += row.messages.len();
+            kept.rows.push_back(row);
         }
     }
 
     /// Forgets the rows up to this position.
     fn forget(&self, to: u64) {
-        let mut rows = self.lock();
-        while rows.front().is_some_and(|row| row.position <= to) {
-            rows.pop_front();
+        let mut kept = self.lock();
+        while let Some(row) = kept.rows.pop_front_if(|row| row.position <= to) {
+            kept.messages -= row.messages.len();
         }
     }
 
     /// The rows directly behind this position, until there are enough messages; `None` if the next one is not here.
     fn after(&self, position: u64, messages_max: usize) -> Option<Delivery> {
-        let rows = self.lock();
+        let kept = self.lock();
         let (mut messages, mut to) = (Vec::new(), position);
-        for row in rows.iter().skip_while(|row| row.position <= position) {
+        for row in kept.rows.iter().skip_while(|row| row.position <= position) {
             let too_many = to > position && messages.len() + row.messages.len() > messages_max;
             if row.position != to + 1 || too_many {
                 break;
@@ -338,11 +346,15 @@ mod tests {
     #[test]
     fn a_row_without_room_stays_in_the_table() {
         let fresh = Fresh::default();
-        let last = FRESH_ROWS_MAX as u64;
-        (1..=last + 1).for_each(|position| fresh.keep(row(position, 1)));
-        assert_eq!(found(&fresh, last - 1, 100), Some((1, last, last)));
-        fresh.forget(last);
-        fresh.keep(row(last + 2, 1));
-        assert_eq!(found(&fresh, last, 100), None, "the row without room comes first");
+        let size = FRESH_MESSAGES_MAX as u64 / 4;
+        (1..=4).for_each(|position| fresh.keep(row(position, size)));
+        fresh.keep(row(5, 1));
+        assert_eq!(found(&fresh, 3, 100), Some((FRESH_MESSAGES_MAX / 4, 4, 4)));
+        assert_eq!(found(&fresh, 4, 100), None);
+        fresh.forget(4);
+        fresh.keep(row(6, size));
+        assert_eq!(found(&fresh, 4, 100), None, "the row without room comes first");
+        (7..=9).for_each(|position| fresh.keep(row(position, size)));
+        assert_eq!(found(&fresh, 8, 100), Some((FRESH_MESSAGES_MAX / 4, 9, 9)), "what was settled has made room");
     }
 }

@@ -83,7 +83,7 @@ test('the way of one order can be looked at', async () => {
   await page.waitForSelector('.steps li:nth-child(7)');
   const steps = await page.locator('.steps li > b:first-child').allTextContents();
   // The worker may be faster than the answer to the push.
-  assert.deepEqual([...steps.slice(0, 3), ...steps.slice(3, 5).sort(), ...steps.slice(5)], ['accepted', 'admitted', 'sealed', 'pulled', 'pushed', 'settled', 'confirmed']);
+  assert.deepEqual([...steps.slice(0, 3), ...steps.slice(3, 5).sort(), ...steps.slice(5)], ['asked', 'admitted', 'sealed', 'pulled', 'pushed', 'settled', 'confirmed']);
   await accessible(page, 'a timeline');
   await sensible(page);
   await page.locator('.log .seq button').first().click();

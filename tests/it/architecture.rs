@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each module and its level. A module may use lower levels; on its own level, only itself.
 const LEVELS: &[&[&str]] = &[
     &["model", "sync"],
-    &["clock", "config", "fault", "remote"],
+    &["clock", "config", "fault", "remote", "way"],
     &["batcher", "postgres", "sqlite"],
     &["gate", "queue", "ledger"],
     &["shop"],

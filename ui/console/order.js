@@ -6,7 +6,7 @@ import { ask } from '../shared/session.js';
 import { orderId, saleId } from './model.js';
 
 const MEANINGS = {
-  accepted: 'It was asked for.',
+  asked: 'Its customer asked for it.',
   admitted: 'The gate set its units aside.',
   sealed: 'Its batch was closed and left for the queue.',
   pushed: 'The queue made it durable: from here on it is kept.',

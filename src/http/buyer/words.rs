@@ -50,8 +50,8 @@ pub(super) fn status_of(refusal: &Refusal) -> StatusCode {
 pub(super) fn sale(
     record: &SaleRecord,
     view: Option<&GateView>,
+    holds_end: Option<Time>,
     now: Time,
-    back_by: Option<Time>,
     notice: Option<&Notice>,
     wish: &Wish,
 ) -> String {
@@ -69,7 +69,7 @@ pub(super) fn sale(
         SaleState::Ended => ("Over", false),
     };
     let most = sale.per_customer_limit.map_or(10, Units::get).min(limits::LINE_UNITS_MAX);
-    let back_by = back_by.map_or_else(|| "as their time runs out".into(), |by| format!("by {}", clock_html(by, now)));
+    let back_by = holds_end.map_or_else(|| "as their time runs out".into(), |by| format!("by {}", clock_html(by, now)));
     let items: String = seats.iter().map(|seat| seat.html(&seats, state, &back_by, wish)).collect();
     let body = fill(
         SALE,
@@ -151,11 +151,6 @@ struct Seat<'a> {
     available: Units,
 }
 
-/// Whether there is something to say about when units come back.
-pub(super) fn is_in_checkouts(record: &SaleRecord, view: Option<&GateView>) -> bool {
-    Seat::all(record, view).iter().any(Seat::is_in_checkouts)
-}
-
 impl<'a> Seat<'a> {
     fn all(record: &'a SaleRecord, view: Option<&GateView>) -> Vec<Self> {
         let seats = record.sale.items.iter().zip(&record.places);
@@ -166,11 +161,6 @@ impl<'a> Seat<'a> {
         seats
             .map(|(item, places)| Seat { item, places, available: at_gate(item).unwrap_or(places.available) })
             .collect()
-    }
-
-    /// Nobody can order it now, and somebody may soon.
-    fn is_in_checkouts(&self) -> bool {
-        self.available == Units::ZERO && self.places.held > Units::ZERO
     }
 
     fn html(&self, all: &[Seat<'_>], state: SaleState, back_by: &str, wish: &Wish) -> String {

@@ -45,13 +45,14 @@ pub(super) async fn run(shard: usize, shared: Arc<Shared>, mut batches: Batches<
         // Nobody waits for the late ones, and whatever is late already must not make the next ones late too.
         let (batch, late): (Vec<_>, Vec<_>) = batch.into_iter().partition(in_time);
         drop(late);
-        let claims = batch.iter().filter_map(|waiting| waiting.item.message.claim_id());
-        shared.ways.note(claims, &[(Stop::Sealed, now)]);
         let (handed, answers): (Vec<Handed>, Vec<_>) = batch.into_iter().map(Waiting::split).unzip();
         let pushes = match shared.session() {
             None => vec![Err(not_connected()); handed.len()],
             Some(session) if session.is_alarmed() => vec![Err(alarmed()); handed.len()],
-            Some(session) => push(shard, &session, shared.clock.as_ref(), &handed, &mut last_id).await,
+            Some(session) => {
+                shared.ways.note(handed.iter().filter_map(|handed| handed.message.claim_id()), &[(Stop::Sealed, now)]);
+                push(shard, &session, shared.clock.as_ref(), &handed, &mut last_id).await
+            }
         };
         answers.into_iter().zip(pushes).for_each(|(answer, push)| answer(push));
     }
