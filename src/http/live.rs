@@ -47,7 +47,7 @@ pub(super) fn places() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(limits::WATCHERS_MAX))
 }
 
-/// Watch a sale: `snapshot`, then `tick` up to 5 times a second and at least once, `log` for what happened, and `bye` in the
+/// Watch a sale: `snapshot`, then `tick` about five times a second, `log` for what happened, and `bye` in the
 /// end. Who accepts only JSON gets the snapshot alone.
 #[utoipa::path(
     get, path = "/v1/sales/{sale}/live", tag = "operator", operation_id = "watch_sale",

@@ -8,7 +8,7 @@ use super::feed::Feed;
 use super::judge::Judge;
 use super::story::{Entry, Orders};
 use super::tally::Tally;
-use super::tick::{Bye, Due, Funnel, HoldsJson, ItemJson, ProcessJson, QueueJson, Tick, VerdictJson};
+use super::tick::{Bye, Due, Funnel, HoldsJson, ItemJson, ProcessJson, QueueJson, Tick};
 use crate::audit::{self, Stock};
 use crate::http::Api;
 use crate::ledger::{OrderFilter, SaleRecord};
@@ -18,8 +18,6 @@ use crate::queue::Depth;
 /// Between two ticks; longer if a tick is costly, so that watching takes no more than a fifth of one processor.
 const TICK: Duration = Duration::from_millis(200);
 const TICK_PAUSE_TIMES: u32 = 4;
-/// A tick at least this often, whether anything changed or not.
-const TICK_MAX: Duration = Duration::from_millis(900);
 /// The holds that end next are read again after this time at least, and so many times as long as reading them took.
 const HOLDS_PAUSE_MIN: Duration = Duration::from_secs(1);
 const HOLDS_PAUSE_TIMES: u32 = 50;
@@ -56,19 +54,6 @@ struct Producer {
     holds: Holds,
     said: Said,
     depth: Depth,
-    /// What the last tick said, and when it was sent.
-    last: Option<(Changing, Duration)>,
-}
-
-/// What makes a tick worth sending before its time.
-#[derive(PartialEq)]
-struct Changing {
-    watermark: Seq,
-    in_flight: u64,
-    state: SaleState,
-    funnel: Funnel,
-    waiting: u64,
-    verdict: VerdictJson,
 }
 
 /// What was seen last time, so that a change is said once.
@@ -94,10 +79,10 @@ struct Holds {
 impl Producer {
     fn new(api: Arc<Api>, sale: Arc<Sale>, feed: Arc<Feed>) -> Self {
         let (judge, holds, said) = (Judge::default(), Holds::default(), Said::default());
-        Self { api, sale, feed, judge, holds, said, depth: Depth::default(), last: None }
+        Self { api, sale, feed, judge, holds, said, depth: Depth::default() }
     }
 
-    /// Makes a tick, and sends it if it says anything new; false if there is no such sale any more.
+    /// Makes a tick and sends it; false if there is no such sale any more.
     async fn tick(&mut self) -> Result<bool> {
         let shop = self.api.shop.clone();
         self.judge.recount(&shop, &self.sale.id).await;
@@ -112,21 +97,7 @@ impl Producer {
         self.read_holds(&record).await?;
         self.said.failing = false;
         self.tell(&record, &stock);
-        let now = shop.clock.monotonic();
-        let tick = self.cut(&record, stock, depth);
-        let changing = Changing {
-            watermark: tick.watermark,
-            in_flight: tick.in_flight,
-            state: tick.state,
-            funnel: tick.funnel,
-            waiting: depth.waiting,
-            verdict: tick.verdict.clone(),
-        };
-        let news = self.last.as_ref().is_none_or(|(last, at)| *last != changing || now.saturating_sub(*at) >= TICK_MAX);
-        if news {
-            self.last = Some((changing, now));
-            self.feed.tick(tick);
-        }
+        self.feed.tick(self.cut(&record, stock, depth));
         Ok(true)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sluice::model::Time;
 
 use super::{ADMIN, SHOP, Server, pause};
 use crate::support::eventually;
@@ -215,6 +216,22 @@ async fn holds_that_come_back_are_seen_coming_and_going() {
     assert!(back["holds"]["release_lag_seconds"].as_f64().unwrap() < 5.0, "{back}");
     assert_eq!(back["items"][0]["available"], 5);
     watcher.until(|event| is_tick(event, |tick| tick["holds"]["next"] == json!([]))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_in_which_nothing_happens_ticks_as_often_as_another() {
+    let server = Server::start().await;
+    server.open_sale("s", 5, json!({})).await;
+    let mut watcher = watch(&server, "s").await;
+    let mut times: Vec<Time> = Vec::new();
+    while times.len() < 16 {
+        let tick = watcher.until(|event| event.name == "tick").await.data;
+        times.push(tick["server_time"].as_str().unwrap().parse().unwrap());
+    }
+    let mut gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1].since(pair[0])).collect();
+    gaps.sort_unstable();
+    let usual = gaps[gaps.len() / 2];
+    assert!((100..=250).contains(&usual.as_millis()), "4 to 10 a second: {gaps:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
