@@ -19,7 +19,7 @@ use super::request::{JsonBytes, OfSale};
 use super::shapes::{SaleJson, SaleListJson};
 use super::{Api, json};
 use crate::gate::GateView;
-use crate::ledger::{Creation, SaleRecord, Steered};
+use crate::ledger::{Creation, MoveKind, SaleRecord, Steered};
 use crate::model::{Item, Phase, Result, Sale, SaleId, SaleState, Seq, Sku, Time, Units, Verb, Window, limits};
 use crate::reconcile;
 use crate::shop::Shop;
@@ -431,13 +431,13 @@ async fn sight(shop: Arc<Shop>, sale: Option<SaleId>) -> Result<Arc<Vec<Sight>>>
     Ok(Arc::new(sights))
 }
 
-/// When the last hold ends, if somebody waits for that. A hold begins with a settlement, so the latest of those tells it.
+/// When the last hold ends, if somebody waits for that: all last equally long, so the latest to begin is the last to end.
 async fn holds_end(shop: &Shop, record: &SaleRecord) -> Option<Time> {
     if !record.places.iter().any(|places| places.available == Units::ZERO && places.held > Units::ZERO) {
         return None;
     }
     let after = Seq(record.watermark.0.saturating_sub(LATEST_MOVES as u64));
     let latest = shop.ledger.journal(&record.sale.id, after, LATEST_MOVES).await.ok()?;
-    let began = latest.iter().rev().find(|step| step.kind.settles())?;
+    let began = latest.iter().rev().find(|step| matches!(step.kind, MoveKind::Hold))?;
     record.sale.hold_ends(began.at)
 }

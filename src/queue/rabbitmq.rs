@@ -74,7 +74,8 @@ struct Fences {
 
 impl RabbitQueue {
     /// Connects to `amqp://user:password@host:port/vhost` (or `amqps://`), declares what is missing there and compares what
-    /// is not; notes in `ways` when claims leave. It needs a tokio runtime. The error says whether another try may help; it never shows the password.
+    /// is not; notes in `ways` when claims leave. It needs a tokio runtime. The error says whether another try may help; it
+    /// never shows the password.
     pub async fn connect(url: &str, clock: Arc<dyn Clock>, ways: Arc<Ways>) -> Result<RabbitQueue, Unusable> {
         let address = Address::new(url)?;
         let session = Arc::new(Session::open(&address, clock.as_ref()).await?);

@@ -82,8 +82,9 @@ test('the way of one order can be looked at', async () => {
   await page.keyboard.press('Enter');
   await page.waitForSelector('.steps li:nth-child(7)');
   const steps = await page.locator('.steps li > b:first-child').allTextContents();
-  // The worker may be faster than the answer to the push.
-  assert.deepEqual([...steps.slice(0, 3), ...steps.slice(3, 5).sort(), ...steps.slice(5)], ['asked', 'admitted', 'sealed', 'pulled', 'pushed', 'settled', 'confirmed']);
+  // The worker may be faster than the answer to the push, which may be heard before, between or after its two steps.
+  assert.deepEqual(steps.filter((step) => step !== 'pushed'), ['asked', 'admitted', 'sealed', 'pulled', 'settled', 'confirmed']);
+  assert.ok(steps.slice(3, 6).includes('pushed'), steps);
   await accessible(page, 'a timeline');
   await sensible(page);
   await page.locator('.log .seq button').first().click();
