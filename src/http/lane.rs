@@ -5,7 +5,7 @@
 //! in another way (no length, two lengths, transfer codings, expectations), the connection goes to hyper with all that was
 //! read so far, and stays there.
 
-use std::io;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -97,9 +97,9 @@ pub(super) async fn run(
     loop {
         while let Some(order) = Order::read(&read, site.limits.body_bytes_max) {
             let answer = site.order(api, order.sale, &order.asked).await;
-            let length = order.length;
+            let (length, is_last) = (order.length, order.is_last);
             read.advance(length);
-            let is_last = write(&mut written, answer, date.at(site.clock.now())).await?;
+            let is_last = write(&mut written, answer, is_last, date.at(site.clock.now())).await?;
             if is_last {
                 stream.write_all(&written).await?;
                 return stream.shutdown().await.map(|()| None);
@@ -148,6 +148,8 @@ struct Order<'a> {
     asked: Asked<'a>,
     /// Bytes of the whole request.
     length: usize,
+    /// Whether its client takes no answer after it.
+    is_last: bool,
 }
 
 impl<'a> Order<'a> {
@@ -160,10 +162,11 @@ impl<'a> Order<'a> {
         let mut request = httparse::Request::new(&mut headers);
         let Ok(Status::Complete(head)) = request.parse(bytes) else { return None };
         let sale = crowd(request.method?, request.path?).filter(|_| request.version == Some(1))?;
-        let Fields { key, body_bytes } = Fields::read(request.headers)?;
+        let Fields { key, body_bytes, is_last } = Fields::read(request.headers)?;
         let length = head + Some(body_bytes).filter(|bytes| *bytes <= body_bytes_max)?;
         let body = bytes.get(head..length)?;
-        Some(Self { sale, asked: Asked { caller: Caller::Stays, key, patience: Patience(None), body }, length })
+        let asked = Asked { caller: Caller::Stays, key, patience: Patience(None), body };
+        Some(Self { sale, asked, length, is_last })
     }
 }
 
@@ -171,12 +174,13 @@ impl<'a> Order<'a> {
 struct Fields<'a> {
     key: &'a str,
     body_bytes: usize,
+    is_last: bool,
 }
 
 impl<'a> Fields<'a> {
     /// `None` if anything is missing, said twice, or for hyper to judge.
     fn read(headers: &[Header<'a>]) -> Option<Self> {
-        let (mut host, mut length, mut content, mut key) = (None, None, None, None);
+        let (mut host, mut length, mut content, mut key, mut connection) = (None, None, None, None, None);
         for Header { name, value } in headers {
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let place = if is("host") {
@@ -187,9 +191,9 @@ impl<'a> Fields<'a> {
                 &mut content
             } else if is("idempotency-key") {
                 &mut key
-            } else if is("connection") && value.eq_ignore_ascii_case(b"keep-alive") {
-                continue;
-            } else if ["connection", "expect", "prefer", "transfer-encoding", "upgrade"].into_iter().any(is) {
+            } else if is("connection") {
+                &mut connection
+            } else if ["expect", "prefer", "transfer-encoding", "upgrade"].into_iter().any(is) {
                 return None;
             } else {
                 continue;
@@ -202,13 +206,18 @@ impl<'a> Fields<'a> {
         if !is_json(content?) || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
             return None;
         }
-        Some(Self { key: Key::read(key?)?, body_bytes: std::str::from_utf8(digits).ok()?.parse().ok()? })
+        let is_last = match connection.unwrap_or(b"keep-alive") {
+            close if close.eq_ignore_ascii_case(b"close") => true,
+            keep_alive if keep_alive.eq_ignore_ascii_case(b"keep-alive") => false,
+            _ => return None,
+        };
+        Some(Self { key: Key::read(key?)?, body_bytes: std::str::from_utf8(digits).ok()?.parse().ok()?, is_last })
     }
 }
 
-/// Writes an answer down; true if it is the connection's last.
-async fn write(to: &mut Vec<u8>, answer: Answer, date: &str) -> io::Result<bool> {
-    let (body, is_last) = match answer {
+/// Writes an answer down, as the connection's last if it has to be or says so itself; true if it is.
+async fn write(to: &mut Vec<u8>, answer: Answer, is_last: bool, date: &str) -> io::Result<bool> {
+    let (body, says_so) = match answer {
         Answer::Ready(ready) => {
             to.extend_from_slice(&ready.head);
             (ready.body.clone(), false)
@@ -220,24 +229,29 @@ async fn write(to: &mut Vec<u8>, answer: Answer, date: &str) -> io::Result<bool>
             (body, parts.headers.get(CONNECTION) == Some(&HeaderValue::from_static("close")))
         }
     };
+    if is_last && !says_so {
+        to.extend_from_slice(b"connection: close\r\n");
+    }
     to.extend_from_slice(b"date: ");
     to.extend_from_slice(date.as_bytes());
     to.extend_from_slice(b"\r\n\r\n");
     to.extend_from_slice(&body);
-    Ok(is_last)
+    Ok(is_last || says_so)
 }
 
 /// Everything before the date.
 fn write_head(to: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, body_bytes: usize) {
     let reason = status.canonical_reason().unwrap_or_default();
-    to.extend_from_slice(format!("HTTP/1.1 {} {reason}\r\n", status.as_str()).as_bytes());
+    for part in ["HTTP/1.1 ", status.as_str(), " ", reason, "\r\n"] {
+        to.extend_from_slice(part.as_bytes());
+    }
     for (name, value) in headers.iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
         to.extend_from_slice(name.as_str().as_bytes());
         to.extend_from_slice(b": ");
         to.extend_from_slice(value.as_bytes());
         to.extend_from_slice(b"\r\n");
     }
-    to.extend_from_slice(format!("content-length: {body_bytes}\r\n").as_bytes());
+    write!(to, "content-length: {body_bytes}\r\n").expect("memory takes it");
 }
 
 /// The header `Date`, made anew every second.
@@ -267,18 +281,20 @@ mod tests {
     const GOOD: &str = "POST /v1/sales/s/orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
                         Content-Length: 2\r\nIdempotency-Key: k 1\r\nAccept: */*\r\n\r\n{}";
 
-    fn read(text: &str) -> Option<(String, String, Vec<u8>, usize)> {
-        let order = Order::read(text.as_bytes(), 10)?;
-        Some((order.sale.into(), order.asked.key.into(), order.asked.body.into(), order.length))
+    fn read(text: &str) -> Option<(String, String, Vec<u8>, usize, bool)> {
+        let Order { sale, asked, length, is_last } = Order::read(text.as_bytes(), 10)?;
+        Some((sale.into(), asked.key.into(), asked.body.into(), length, is_last))
     }
 
     #[test]
     fn an_order_is_read_and_what_follows_is_left() {
-        let whole = ("s".to_owned(), "k 1".to_owned(), b"{}".to_vec(), GOOD.len());
-        assert_eq!(read(GOOD), Some(whole.clone()));
-        assert_eq!(read(&format!("{GOOD}POST /v1")), Some(whole.clone()));
+        let order = |text: &str, is_last| Some(("s".into(), "k 1".into(), b"{}".to_vec(), text.len(), is_last));
+        assert_eq!(read(GOOD), order(GOOD, false));
+        assert_eq!(read(&format!("{GOOD}POST /v1")), order(GOOD, false));
         let kept = GOOD.replace("Accept: */*", "connection: Keep-Alive");
-        assert_eq!(read(&kept), Some((whole.0, whole.1, whole.2, kept.len())));
+        assert_eq!(read(&kept), order(&kept, false));
+        let last = GOOD.replace("Accept: */*", "connection: Close");
+        assert_eq!(read(&last), order(&last, true));
     }
 
     #[test]
@@ -301,7 +317,9 @@ mod tests {
             ("application/json", "text/plain"),
             ("Accept: */*", "Transfer-Encoding: chunked"),
             ("Accept: */*", "Expect: 100-continue"),
-            ("Accept: */*", "Connection: close"),
+            ("Accept: */*", "Connection: close, te"),
+            ("Accept: */*", "Connection: close\r\nConnection: close"),
+            ("Accept: */*", "Connection: upgrade"),
             ("Accept: */*", "Prefer: wait=1"),
             ("Accept: */*", "Idempotency-Key: other"),
             ("Idempotency-Key: k 1", "Idempotency-Key: "),

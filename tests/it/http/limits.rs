@@ -158,6 +158,29 @@ async fn a_request_says_once_for_which_host_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_last_order_is_the_connection_s_last() {
+    let server = Server::start().await;
+    server.open_sale("s", 1, json!({})).await;
+    let order = |key: &str, connection: &str| {
+        let body = format!(r#"{{"customer":"{key}","lines":[{{"sku":"ps5","quantity":1}}]}}"#);
+        let length = body.len();
+        format!(
+            "POST /v1/sales/s/orders HTTP/1.1\r\nhost: h\r\nidempotency-key: {key}\r\nconnection: {connection}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        )
+    };
+    let answers = async |orders: [String; 3]| {
+        let answers = String::from_utf8(server.raw(orders.concat().as_bytes(), LATE).await).unwrap();
+        assert_eq!(answers.matches("connection: close\r\n").count(), 1, "{answers}");
+        assert!(answers.rfind("HTTP/1.1") < answers.find("connection: close"), "{answers}");
+        answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect::<Vec<_>>()
+    };
+    let [first, second] = ["a", "b"].map(|key| order(key, "keep-alive"));
+    assert_eq!(answers([first.clone(), order("b", "close"), first.clone()]).await, ["202", "409"]);
+    assert_eq!(answers([second.clone(), order("a", "close"), second]).await, ["409", "200"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_problem_shows_nothing_of_the_inside() {
     let server = Server::start().await;
     let bearer = format!("Bearer {ADMIN}");
