@@ -164,9 +164,7 @@ pub async fn apply(shop: &Shop, written: &[SaleMoves]) {
         if let Err(error) = result {
             tracing::warn!(%error, %sale, "the gate did not follow, it will catch up");
         }
-        for id in moves.iter().filter_map(|step| step.claim) {
-            shop.waiting.tell(id);
-        }
+        shop.waiting.tell(moves.iter().filter_map(|step| step.claim));
     }
 }
 

@@ -1,13 +1,12 @@
 //! Settlement: pulls claims from the queue, lets the ledger decide on them, acknowledges, and tells the gate.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join;
 
 use crate::fault::{self, Moment};
 use crate::ledger::{Settlement, Verdict};
-use crate::model::{Error, Message, Result, SaleId, limits};
+use crate::model::{Error, Message, Result, limits};
 use crate::queue::Delivery;
 use crate::reconcile;
 use crate::shop::Shop;
@@ -77,13 +76,12 @@ async fn settle(shop: &Shop) -> Result<Option<Settled>> {
 
 /// Counts what was settled, and tells the gate.
 async fn finish(shop: &Shop, Settled { messages, settlement }: Settled) {
-    let mut counts: HashMap<(&SaleId, &'static str), u64> = HashMap::new();
-    for (message, verdict) in messages.iter().zip(&settlement.verdicts) {
-        if let Some(outcome) = outcome(message, *verdict) {
-            *counts.entry((&message.sale, outcome)).or_default() += 1;
-        }
-    }
-    for ((sale, outcome), count) in counts {
+    let outcomes = messages.iter().zip(&settlement.verdicts);
+    let mut outcomes: Vec<_> =
+        outcomes.filter_map(|(message, verdict)| Some((&message.sale, outcome(message, *verdict)?))).collect();
+    outcomes.sort_unstable();
+    for same in outcomes.chunk_by(|one, other| one == other) {
+        let ((sale, outcome), count) = (same[0], same.len() as u64);
         metrics::counter!("sluice_settlements_total", "sale" => sale.to_string(), "outcome" => outcome)
             .increment(count);
         if outcome == "refused" {

@@ -157,10 +157,13 @@ impl Waiting {
         told
     }
 
-    /// Wakes everybody who waits for this order.
-    pub fn tell(&self, id: OrderId) {
-        let waiting = self.orders.lock().expect("no holder panics").remove(&id);
-        for tell in waiting.into_iter().flatten() {
+    /// Wakes everybody who waits for one of these orders.
+    pub fn tell(&self, ids: impl IntoIterator<Item = OrderId>) {
+        let mut orders = self.orders.lock().expect("no holder panics");
+        if orders.is_empty() {
+            return;
+        }
+        for tell in ids.into_iter().filter_map(|id| orders.remove(&id)).flatten() {
             let _gone = tell.send(());
         }
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use crate::model::OrderId;
+use crate::model::{ByItself, OrderId};
 
 /// Orders of one generation. Two are kept, so the latest so many are always known. A table of 2^13 holds them.
 const GENERATION_ORDERS: usize = 7_000;
@@ -47,8 +47,8 @@ pub struct Ways {
 /// When the young are as many as may be, they become the old, and the old are forgotten.
 #[derive(Debug, Default)]
 struct Kept {
-    young: HashMap<OrderId, Way>,
-    old: HashMap<OrderId, Way>,
+    young: HashMap<OrderId, Way, ByItself>,
+    old: HashMap<OrderId, Way, ByItself>,
 }
 
 impl Ways {

@@ -5,6 +5,10 @@
 #[expect(unreachable_pub, reason = "it is a library's file")]
 mod latch;
 
+mod model {
+    pub(crate) use sluice::model::ByItself;
+}
+
 mod sync {
     pub(crate) use loom::sync::Mutex;
     pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};

@@ -4,8 +4,9 @@
 //! shut looks for the id after that: release and acquire on the SKU's word carry one to the other.
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 
+use crate::model::ByItself;
 use crate::sync::{AtomicU8, Mutex, Ordering};
 
 /// Ids are spread over so many locks.
@@ -22,26 +23,6 @@ const SHUT_MAY_RETURN: u8 = 2;
 pub struct Latch<Id> {
     skus: Box<[AtomicU8]>,
     known: Box<[Mutex<HashSet<Id, ByItself>>]>,
-}
-
-/// Finds an order by its id as it is: ids are keyed hashes, which nobody can choose.
-pub type ByItself = BuildHasherDefault<IdHasher>;
-
-/// Its last bytes are as good as a hash of it.
-#[derive(Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let mut last = [0; 8];
-        let count = bytes.len().min(last.len());
-        last[..count].copy_from_slice(&bytes[bytes.len() - count..]);
-        self.0 ^= u64::from_le_bytes(last);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 /// What is to be said of a SKU.

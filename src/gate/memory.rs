@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use async_trait::async_trait;
 
 use super::carry::Carried;
-use super::latch::{ByItself, Latch, Word};
+use super::latch::{Latch, Word};
 use super::{Admission, Gate, GateItem, GateView, Refusal};
 use crate::clock::Clock;
 use crate::model::{
-    Claim, Customer, Epoch, Move, MoveKind, Order, OrderId, Result, Sale, SaleId, SaleState, Seq, Snapshot, Time,
-    Units, Verb, Window,
+    ByItself, Claim, Customer, Epoch, Move, MoveKind, Order, OrderId, Result, Sale, SaleId, SaleState, Seq, Snapshot,
+    Time, Units, Verb, Window,
 };
 
 /// Keeps every sale in memory.

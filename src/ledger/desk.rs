@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use super::journal::Chain;
 use super::{Addition, Adjustment, EpochStep, SaleMoves, Turn, Turned, Verdict};
 use crate::model::{
-    Body, Claim, Customer, EpochStage, Line, Message, Move, MoveKind, Order, OrderId, OrderRecord, OrderState, Places,
-    Reason, SaleId, SaleRecord, Seq, Time, Units, Verb, Withdrawal,
+    Body, ByItself, Claim, Customer, EpochStage, Line, Message, Move, MoveKind, Order, OrderId, OrderRecord,
+    OrderState, Places, Reason, SaleId, SaleRecord, Seq, Time, Units, Verb, Withdrawal,
 };
 
 /// One sale, its rows locked.
@@ -95,7 +95,7 @@ impl Desk {
         verdicts: &mut [Verdict],
         mut look_up: impl FnMut(&mut Self, &Claim) -> Result<bool, E>,
     ) -> Result<(), E> {
-        let mut decided = HashSet::new();
+        let mut decided = HashSet::with_capacity_and_hasher(indexes.len(), ByItself::default());
         for &index in indexes {
             let known = match &messages[index].body {
                 Body::Claim(claim) => look_up(self, claim)? || decided.contains(&claim.id()),

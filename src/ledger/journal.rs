@@ -20,10 +20,10 @@ pub struct Chain(pub [u8; 32]);
 impl Chain {
     /// The hash up to and with this move.
     pub fn link(self, sale: &SaleId, step: &Move) -> Chain {
-        let mut hasher = blake3::Hasher::new();
+        let mut text = Vec::with_capacity(256);
         let mut put = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            text.extend_from_slice(bytes);
         };
         put(&self.0);
         put(sale.as_str().as_bytes());
@@ -35,7 +35,7 @@ impl Chain {
             put(line.sku.as_str().as_bytes());
             put(&line.quantity.get().to_le_bytes());
         }
-        Chain(*hasher.finalize().as_bytes())
+        Chain(*blake3::hash(&text).as_bytes())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Names and numbers that must not be mistaken for each other.
 
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{Invalid, limits};
 
@@ -91,13 +92,28 @@ fn printable(what: &str, text: &str) -> Result<(), Invalid> {
 }
 
 /// The id of an order: unguessable, and what its holder shows.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct OrderId(pub [u8; 16]);
+
+impl OrderId {
+    /// Lends it as it is written.
+    fn written<T>(self, with: impl FnOnce(&str) -> T) -> T {
+        let mut text = *b"ord_00000000000000000000000000000000";
+        hex::encode_to_slice(self.0, &mut text[4..]).expect("16 bytes are 32 digits");
+        with(std::str::from_utf8(&text).expect("digits are text"))
+    }
+}
 
 impl fmt::Display for OrderId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ord_{:032x}", u128::from_be_bytes(self.0))
+        self.written(|text| f.write_str(text))
+    }
+}
+
+impl Serialize for OrderId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.written(|text| serializer.serialize_str(text))
     }
 }
 
@@ -132,6 +148,26 @@ impl TryFrom<String> for OrderId {
     }
 }
 
+/// Finds an order by its id as it is: the ids of orders are keyed hashes. For tables that hold no id that a client named.
+pub type ByItself = BuildHasherDefault<IdHasher>;
+
+/// Its last bytes are as good as a hash of it.
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let mut last = [0; 8];
+        let count = bytes.len().min(last.len());
+        last[..count].copy_from_slice(&bytes[bytes.len() - count..]);
+        self.0 ^= u64::from_le_bytes(last);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// Derives order ids from sale, customer and idempotency key under a secret of the deployment, so that a retry leads to
 /// the same order on every node with no table of keys, and nobody else can name it.
 #[derive(Clone)]
@@ -147,13 +183,13 @@ impl Mint {
 
     /// The id of this customer's order under this key: always the same. `purpose` keeps orders and withdrawals apart.
     pub fn id(&self, purpose: &str, sale: &SaleId, who: &str, key: &str) -> OrderId {
-        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        let mut text = Vec::with_capacity(256);
         for part in [purpose, sale.as_str(), who, key] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
+            text.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            text.extend_from_slice(part.as_bytes());
         }
         let mut id = [0; 16];
-        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        id.copy_from_slice(&blake3::keyed_hash(&self.secret, &text).as_bytes()[..16]);
         OrderId(id)
     }
 }

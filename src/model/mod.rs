@@ -13,7 +13,7 @@ mod time;
 
 pub use claim::{Claim, Withdrawal};
 pub use error::{Effect, Error, Result};
-pub use ids::{Customer, Epoch, Mint, OrderId, SaleId, Seq, Sku};
+pub use ids::{ByItself, Customer, Epoch, Mint, OrderId, SaleId, Seq, Sku};
 pub use message::{Body, Message};
 pub use moves::{Move, MoveKind};
 pub use order::{Line, Order, OrderRecord, OrderState, Reason, Units, same_lines};

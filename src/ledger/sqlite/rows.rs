@@ -1,5 +1,7 @@
 //! Rows and what they mean: reading them, and carrying a desk's decisions back.
 
+use rusqlite::types::ToSqlOutput;
+use rusqlite::types::ValueRef::{self, Integer};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::nonsense;
@@ -16,6 +18,9 @@ pub(super) const SALE: &str = "select id, name, phase, opens_at, closes_at, hold
                                epoch, stage, closed_epoch, swept, hash, beats from sales";
 pub(super) const ORDER: &str = "select id, sale, customer, state, reason, accepted_at, settled_at, expires_at, seq, \
                                 settled_seq from orders";
+
+/// Rows that one statement inserts.
+const ROWS: usize = 16;
 
 pub(super) fn sale(connection: &Connection, id: &SaleId) -> Result<Option<SaleRecord>, Failure> {
     Ok(sale_and_chain(connection, id)?.map(|(record, _)| record))
@@ -262,44 +267,91 @@ fn save_sale(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
 }
 
 fn save_orders(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
-    let sql = "/* insert order */ insert into orders (id, sale, customer, state, reason, accepted_at, settled_at, \
-               expires_at, settled_seq, seq) values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)";
-    let mut orders = connection.prepare_cached(sql)?;
-    for record in &desk.orders {
+    let columns = "orders (id, sale, customer, state, reason, accepted_at, settled_at, expires_at, settled_seq, seq)";
+    let rows = desk.orders.iter().map(|record| {
         let order = &record.order;
-        orders.execute(params![
-            order.id.0,
-            order.sale.as_str(),
-            order.customer.as_str(),
-            record.state.word(),
-            record.reason.map(Reason::word),
-            order.accepted_at.millis(),
-            record.settled_at.map(Time::millis),
-            record.expires_at.map(Time::millis),
-            record.seq.map(|seq| seq.0),
-        ])?;
+        let seq = record.seq.map_or(Ok(NULL), |seq| count(seq.0))?;
+        Ok([
+            blob(&order.id.0),
+            text(order.sale.as_str()),
+            text(order.customer.as_str()),
+            text(record.state.word()),
+            record.reason.map_or(NULL, |reason| text(reason.word())),
+            Integer(order.accepted_at.millis()),
+            record.settled_at.map_or(NULL, |at| Integer(at.millis())),
+            record.expires_at.map_or(NULL, |at| Integer(at.millis())),
+            seq,
+            seq,
+        ])
+    });
+    insert_all(connection, columns, rows)
+}
+
+fn save_moves(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
+    let columns = "moves (sale, seq, line, kind, claim, sku, units, at, hash)";
+    let sale = desk.record.sale.id.as_str();
+    let rows = desk.moves.iter().flat_map(|(step, chain)| {
+        let nothing = step.lines.is_empty().then_some(("", 0));
+        let lines = step.lines.iter().map(|line| (line.sku.as_str(), line.quantity.get()));
+        nothing.into_iter().chain(lines).enumerate().map(move |(number, (sku, units))| {
+            Ok([
+                text(sale),
+                count(step.seq.0)?,
+                count(number)?,
+                text(step.kind.word()),
+                step.claim.as_ref().map_or(NULL, |claim| blob(&claim.0)),
+                text(sku),
+                Integer(units.into()),
+                Integer(step.at.millis()),
+                blob(&chain.0),
+            ])
+        })
+    });
+    insert_all(connection, columns, rows)
+}
+
+/// Inserts rows, many with a statement where they are many. Whatever fails undoes the whole transaction anyway, so `or fail`:
+/// otherwise SQLite would keep a copy of each page, to undo the statement.
+fn insert_all<'a, const COLUMNS: usize>(
+    connection: &Connection,
+    columns: &str,
+    rows: impl Iterator<Item = Result<[ValueRef<'a>; COLUMNS], Failure>>,
+) -> Result<(), Failure> {
+    let rows = rows.collect::<Result<Vec<_>, _>>()?;
+    let row = format!("({})", ["?"; COLUMNS].join(", "));
+    let sql =
+        |count| format!("/* insert */ insert or fail into {columns} values {}", vec![row.as_str(); count].join(", "));
+    let (many, few) = rows.as_chunks::<ROWS>();
+    let insert = |sql: &str, rows: &[[ValueRef<'a>; COLUMNS]]| {
+        let mut statement = connection.prepare_cached(sql)?;
+        for (index, value) in rows.as_flattened().iter().enumerate() {
+            statement.raw_bind_parameter(index + 1, ToSqlOutput::Borrowed(*value))?;
+        }
+        statement.raw_execute().map(|_| ())
+    };
+    if !many.is_empty() {
+        let sql = sql(ROWS);
+        many.iter().try_for_each(|rows| insert(&sql, rows))?;
+    }
+    if !few.is_empty() {
+        let sql = sql(1);
+        few.iter().try_for_each(|row| insert(&sql, std::slice::from_ref(row)))?;
     }
     Ok(())
 }
 
-fn save_moves(connection: &Connection, desk: &Desk) -> Result<(), Failure> {
-    let sql = "/* insert move */ insert into moves (sale, seq, line, kind, claim, sku, units, at, hash) \
-               values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-    let mut statement = connection.prepare_cached(sql)?;
-    let sale = desk.record.sale.id.as_str();
-    for (step, chain) in &desk.moves {
-        let mut insert = |number: usize, sku: &str, units: u32| {
-            let (kind, claim, at) = (step.kind.word(), step.claim.map(|id| id.0), step.at.millis());
-            statement.execute(params![sale, step.seq.0, number, kind, claim, sku, units, at, chain.0])
-        };
-        if step.lines.is_empty() {
-            insert(0, "", 0)?;
-        }
-        for (number, line) in step.lines.iter().enumerate() {
-            insert(number, line.sku.as_str(), line.quantity.get())?;
-        }
-    }
-    Ok(())
+const NULL: ValueRef<'static> = ValueRef::Null;
+
+fn text(text: &str) -> ValueRef<'_> {
+    ValueRef::Text(text.as_bytes())
+}
+
+fn blob(bytes: &[u8]) -> ValueRef<'_> {
+    ValueRef::Blob(bytes)
+}
+
+fn count(count: impl TryInto<i64>) -> Result<ValueRef<'static>, Failure> {
+    count.try_into().map(Integer).map_err(|_| nonsense("a count passes its limit"))
 }
 
 pub(super) fn units(count: u32) -> Result<Units, Failure> {
