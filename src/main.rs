@@ -26,5 +26,7 @@ fn run() -> anyhow::Result<ExitCode> {
     if cli.is_configured() {
         env_file?;
     }
-    tokio::runtime::Runtime::new()?.block_on(cli.run())
+    let runtime = tokio::runtime::Runtime::new()?;
+    // On a thread of the workers, so that a connection is served where it was accepted, and wakes no other thread.
+    runtime.block_on(runtime.spawn(cli.run()))?
 }
