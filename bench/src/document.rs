@@ -38,13 +38,18 @@ what the plain architecture has not settled is thrown away, uncounted. *Its cont
 ";
 
 /// Why a line is not flat: the name of its chart, its own, and the reason. Shown where it is not.
-const REASONS: [(&str, &str, &str); 4] = [
+const REASONS: [(&str, &str, &str); 6] = [
     (
         "growth-connections",
         "refusals",
         "Refusals: each connection has a state of its own, in the kernel, in tokio and in `src/http/lane.rs`, which answers \
          these orders without hyper. Among ten thousand, it has left the processor's caches when the next request comes. \
          The control, asked over as many connections, shows how much of this is the stack's and not Sluice's.",
+    ),
+    (
+        "growth-connections",
+        "accepts",
+        "Accepts: the same state is needed twice, when the order comes and when the queue has it.",
     ),
     (
         "growth-sales",
@@ -55,8 +60,14 @@ const REASONS: [(&str, &str, &str); 4] = [
     (
         "growth-sales",
         "accepts",
-        "Accepts: a batch locks, reads and writes the rows of each of its sales once. The more sales share a batch, the \
-         fewer orders share those rows.",
+        "Accepts: a batch reads and writes the rows of each of its sales once, and an order is written beside the earlier \
+         ones of its sale. The more sales share a batch, the fewer orders share those rows and pages: among a thousand, hardly \
+         two.",
+    ),
+    (
+        "growth-units",
+        "accepts",
+        "Accepts: whose units are sold are past orders as well, and cost what past orders cost, below.",
     ),
     (
         "growth-past",
