@@ -221,7 +221,6 @@ impl<'a> Stage<'a> {
     }
 
     async fn strike(&mut self, moment: Moment, strike: Strike, sale: &str) {
-        let before = if self.servers.is_some() { self.epochs() } else { 0 };
         match strike {
             Strike::Killed => {}
             Strike::Silent => self.other_settles_all(sale).await,
@@ -243,7 +242,7 @@ impl<'a> Stage<'a> {
             }),
         }
         if self.is_overtaken(moment, strike) {
-            self.is_loaded(before, !is_reload(moment)).await;
+            self.is_loaded().await;
         }
     }
 
@@ -265,13 +264,13 @@ impl<'a> Stage<'a> {
         self.asks("select coalesce(sum(epoch), 0) from sales where phase <> 'closed'")
     }
 
-    /// Waits until every sale is live, each under a later epoch; or one of them, where others were being loaded already.
-    async fn is_loaded(&self, before: u64, every_sale: bool) {
-        let open = "from sales where phase <> 'closed'";
-        let sales: u64 = self.asks(&format!("select count(*) {open}"));
-        let later = before + if every_sale { sales } else { 1 };
-        let loaded = format!("select (bool_and(stage = 'live') and sum(epoch) >= {later})::int {open}");
-        eventually("another process has loaded the gate", async || self.asks(&loaded) == 1).await;
+    /// Waits until the gate admits every sale that goes on. What its loader left shut is opened by another process.
+    async fn is_loaded(&self) {
+        let servers = self.servers.as_ref().expect("the stage is distributed");
+        let (url, sales) = (servers.url("REDIS_URL"), servers.psql("select id from sales where phase <> 'closed'"));
+        let live =
+            |sale: &str| say::<Option<u8>>(&url, &["HGET", &format!("sluice:{{{sale}}}:head"), "live"]) == Some(1);
+        eventually("another process has loaded the gate", async || sales.lines().all(live)).await;
     }
 
     /// Waits until the whole sale is in the ledger.
